@@ -1,0 +1,8 @@
+module github.com/tree-of-life-system/immutable
+
+go 1.26.0
+
+require (
+	github.com/klauspost/compress v1.20.3 // indirect
+	golang.org/x/mod v0.42.0 // indirect
+)
