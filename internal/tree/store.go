@@ -48,7 +48,8 @@ type Store struct {
 	tail   [2][]proof.Hash       // chain hashes and group roots have[0] … groups-1, by level
 	files  [numLevels]*storeFile // nil when there is none
 	old    []vfs.File            // handles that readers may still use, until Close
-	clean  bool                  // the files are as long as have says and no level lacks anything
+	clean  bool                  // the files are as long as have says, durably, and no level lacks anything
+	writer bool                  // changed something, so that the files no longer say what there is
 	closed bool
 }
 
