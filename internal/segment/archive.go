@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
-	"math"
 
 	"github.com/tree-of-life-system/immutable/proof"
 )
@@ -183,7 +182,7 @@ func (a *Archive) readControl() error {
 		return &CorruptError{Offset: a.offsets[last], Msg: fmt.Sprintf("frame %d", last), Err: err}
 	}
 	entries := uint64(a.Groups()) * GroupSize
-	if a.first > math.MaxUint64-entries || c.size != a.first+entries {
+	if c.size != a.first+entries { // both below 2^63: no overflow
 		return &CorruptError{
 			Offset: a.offsets[last], Msg: "size in the closing commit line", Got: fmt.Sprint(c.size),
 			Want: fmt.Sprintf("first index %d and %d groups of %d", a.first, a.Groups(), GroupSize),

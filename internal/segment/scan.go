@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
-	"math"
 
 	"github.com/tree-of-life-system/immutable/internal/tree"
 	"github.com/tree-of-life-system/immutable/proof"
@@ -170,8 +169,8 @@ func (s *scanner) entry(line []byte) *Tail {
 	if len(s.ends) == MaxBatchEntries {
 		return s.tail(s.pos, "too many entries in the batch", fmt.Sprintf("entry %d", len(s.ends)+1), fmt.Sprintf("the commit line after at most %d", MaxBatchEntries))
 	}
-	if s.work.Size() == math.MaxUint64 {
-		return s.tail(s.pos, "index beyond 64 bits", "another entry", "the end")
+	if s.work.Size() >= proof.MaxSize {
+		return s.tail(s.pos, "log larger than the format allows", "another entry", fmt.Sprintf("at most %d", uint64(proof.MaxSize)))
 	}
 	// leaf = SHA-256(0x00 || line): lend the prefix the byte before the line instead of copying the line.
 	before := s.buf[s.pos-1]

@@ -171,7 +171,7 @@ func IndexName(first uint64) string { return fmt.Sprintf("%020d", first) + Index
 func SealName(first uint64) string { return fmt.Sprintf("%020d", first) + SealSuffix }
 
 // ParseName takes the first index out of a base name with that suffix. It is false for any name that the four functions
-// above do not make of a multiple of GroupSize.
+// above do not make of a multiple of GroupSize up to proof.MaxSize.
 func ParseName(name, suffix string) (first uint64, ok bool) {
 	if len(name) != 20+len(suffix) || name[20:] != suffix {
 		return 0, false
@@ -182,7 +182,7 @@ func ParseName(name, suffix string) (first uint64, ok bool) {
 		}
 	}
 	first, err := strconv.ParseUint(name[:20], 10, 64)
-	return first, err == nil && first%GroupSize == 0
+	return first, err == nil && first <= proof.MaxSize && first%GroupSize == 0
 }
 
 // A lineParser walks over a line of known shape; after the first mismatch everything is zero and end says where it was.
@@ -214,7 +214,7 @@ func (p *lineParser) literal(s string) {
 	p.skip(len(s))
 }
 
-// decimal takes a number without sign, leading zero or exponent that fits 64 bits.
+// decimal takes a number up to proof.MaxSize without sign, leading zero or exponent.
 func (p *lineParser) decimal() uint64 {
 	if p.err != nil {
 		return 0
@@ -224,8 +224,8 @@ func (p *lineParser) decimal() uint64 {
 		n++
 	}
 	v, err := strconv.ParseUint(string(p.rest[:n]), 10, 64)
-	if err != nil || (n > 1 && p.rest[0] == '0') {
-		p.fail("a decimal number of at most 64 bits without leading zeros")
+	if err != nil || v > proof.MaxSize || (n > 1 && p.rest[0] == '0') {
+		p.fail("a decimal number below 2^63 without leading zeros")
 		return 0
 	}
 	p.skip(n)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 
 	"github.com/tree-of-life-system/immutable/proof"
 )
@@ -45,7 +44,7 @@ func (a *ArchiveWriter) WriteGroup(lines []byte) error {
 		a.err = fmt.Errorf("write archive: group %d: %w", a.groups(), err)
 		return a.err
 	}
-	if a.first > math.MaxUint64-uint64(a.groups()+1)*GroupSize || a.groups() >= maxGroups {
+	if a.first+uint64(a.groups()+1)*GroupSize > proof.MaxSize || a.groups() >= maxGroups {
 		a.err = fmt.Errorf("write archive: group %d: too many entries for one segment", a.groups())
 		return a.err
 	}
