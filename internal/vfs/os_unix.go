@@ -61,7 +61,7 @@ func control(f *os.File, fn func(fd int) error) error {
 		}
 	})
 	if err != nil {
-		return err
+		return fs.ErrClosed // the only reason, in an error of its own
 	}
 	return result
 }
