@@ -1,7 +1,8 @@
 // Command licences lists the modules that a build contains and refuses those whose licence is not permissive.
 //
-// It reads "path<TAB>version<TAB>directory" lines, one module each, from standard input, and classifies the licence files in
-// the directory by their whole text, so that a licence with an extra clause is not taken for the one it resembles.
+// It reads "module path<TAB>version<TAB>module directory<TAB>package directory" lines, one per package, from standard input, and
+// classifies the licence files of the package's directory and its parents up to the module's by their whole text, so that a
+// licence with an extra clause is not taken for the one it resembles, and a copied part with terms of its own is seen.
 package main
 
 import (
@@ -27,6 +28,14 @@ const minCovered = 75
 
 var licenceFile = regexp.MustCompile(`(?i)^(un)?(licen[cs]e|copying|patents)([-._].*)?$`)
 
+var sourceFile = regexp.MustCompile(`\.(go|s|c|h|sh|py|json|yml|yaml)$`)
+
+// module is one linked module with the directories that its packages use.
+type module struct {
+	name string // path and version
+	dirs []string
+}
+
 func main() {
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "licences:", err)
@@ -35,45 +44,75 @@ func main() {
 }
 
 func run() error {
-	seen, refused := 0, 0
-	in := bufio.NewScanner(os.Stdin)
-	for in.Scan() {
-		path, rest, _ := strings.Cut(in.Text(), "\t")
-		version, dir, ok := strings.Cut(rest, "\t")
-		if !ok || dir == "" {
-			return fmt.Errorf("module line %q has no directory: run go mod download first", in.Text())
-		}
-		seen++
-		ids, err := classify(dir)
-		if err != nil {
-			refused++
-			fmt.Printf("REFUSED  %s %s: %v\n", path, version, err)
-			continue
-		}
-		fmt.Printf("%-30s %s %s\n", strings.Join(ids, " "), path, version)
-	}
-	if err := in.Err(); err != nil {
+	modules, err := read()
+	if err != nil {
 		return err
 	}
-	if seen == 0 {
-		return fmt.Errorf("no module on standard input")
+	refused := 0
+	for _, m := range modules {
+		ids, err := classify(m.dirs)
+		if err != nil {
+			refused++
+			fmt.Printf("REFUSED  %s: %v\n", m.name, err)
+			continue
+		}
+		fmt.Printf("%-30s %s\n", strings.Join(ids, " "), m.name)
 	}
 	if refused > 0 {
-		return fmt.Errorf("%d of %d modules refused", refused, seen)
+		return fmt.Errorf("%d of %d modules refused", refused, len(modules))
 	}
 	return nil
 }
 
-// classify returns the identifiers of the licences in dir's top level. Every licence file must be known and permissive:
-// with a choice of licences a person decides and the module gets replaced or argued for.
-func classify(dir string) ([]string, error) {
+func read() ([]module, error) {
+	var modules []module
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		fields := strings.Split(in.Text(), "\t")
+		if len(fields) != 4 || fields[2] == "" {
+			return nil, fmt.Errorf("line %q: want module path, version, module directory and package directory", in.Text())
+		}
+		name, root, dir := fields[0]+" "+fields[1], fields[2], fields[3]
+		at := slices.IndexFunc(modules, func(m module) bool { return m.name == name })
+		if at < 0 {
+			at = len(modules)
+			modules = append(modules, module{name: name, dirs: []string{root}})
+		}
+		for ; len(dir) > len(root); dir = filepath.Dir(dir) {
+			if !slices.Contains(modules[at].dirs, dir) {
+				modules[at].dirs = append(modules[at].dirs, dir)
+			}
+		}
+	}
+	return modules, in.Err()
+}
+
+// classify returns the identifiers of the licences in dirs, of which the first is the module's and must have one. Every licence
+// file must be known and permissive: with a choice of licences a person decides, and the module is replaced or argued for.
+func classify(dirs []string) ([]string, error) {
+	var ids []string
+	for i, dir := range dirs {
+		found, err := classifyDir(dir)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 && !slices.ContainsFunc(found, func(id string) bool { return slices.Contains(permissive, id) }) {
+			return nil, fmt.Errorf("no licence file in %s", filepath.Base(dir))
+		}
+		ids = append(ids, found...)
+	}
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
+}
+
+func classifyDir(dir string) ([]string, error) {
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
 	var ids []string
 	for _, f := range files {
-		if f.IsDir() || !licenceFile.MatchString(f.Name()) {
+		if f.IsDir() || !licenceFile.MatchString(f.Name()) || sourceFile.MatchString(f.Name()) {
 			continue
 		}
 		text, err := os.ReadFile(filepath.Join(dir, f.Name()))
@@ -88,13 +127,8 @@ func classify(dir string) ([]string, error) {
 			if !slices.Contains(permissive, m.ID) && !slices.Contains(grants, m.ID) {
 				return nil, fmt.Errorf("%s is %s, which is not in the list of permissive licences", f.Name(), m.ID)
 			}
-			if !slices.Contains(ids, m.ID) {
-				ids = append(ids, m.ID)
-			}
+			ids = append(ids, m.ID)
 		}
-	}
-	if !slices.ContainsFunc(ids, func(id string) bool { return slices.Contains(permissive, id) }) {
-		return nil, fmt.Errorf("no licence file")
 	}
 	return ids, nil
 }
