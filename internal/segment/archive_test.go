@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
@@ -112,6 +113,33 @@ func TestArchiveReturnsWhatWasWritten(t *testing.T) {
 			t.Errorf("group %d exists", g)
 		}
 	}
+}
+
+func TestArchiveServesConcurrentReaders(t *testing.T) {
+	var want [][]byte
+	for g := range uint64(6) {
+		want = append(want, groupLines(g, int(100+g)))
+	}
+	data := writeArchive(t, 0, want...)
+	a, err := OpenArchive(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for r := range 4 {
+		wg.Go(func() {
+			var buf []byte
+			for i := range 60 {
+				g := (i + r) % len(want)
+				var err error
+				if buf, err = a.Group(buf, g); err != nil || !bytes.Equal(buf, want[g]) {
+					t.Errorf("reader %d, group %d: %v", r, g, err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestStockZstdReadsArchives(t *testing.T) {
@@ -243,6 +271,9 @@ func TestArchiveRefusesForgeries(t *testing.T) {
 	h, g, c := frameOf(header), frameOf(group), frameOf(commit)
 	if _, _, _, err := readArchive(forge(h, g, c)); err != nil {
 		t.Fatalf("the unforged archive: %v", err)
+	}
+	if got := writeArchive(t, 256, []byte(group)); !bytes.Equal(got, forge(h, g, c)) {
+		t.Fatal("the writer lays out another file than the forger")
 	}
 	edit := func(p part, f func(b []byte) []byte) part {
 		p.frame = f(bytes.Clone(p.frame))
