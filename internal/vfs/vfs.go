@@ -62,7 +62,8 @@ type FS interface {
 	// Lock takes the exclusive advisory lock on a file, which it creates with mode 0600, and writes holder into it, at
 	// most MaxHolder bytes. It does not wait: where another open of the file has the lock, in this process or another,
 	// the error is a *LockedError. The lock belongs to the file, not to its name. Close empties the file and gives the
-	// lock up; so does the end of the process, except that holder stays. On a full disk the lock is taken without holder.
+	// lock up; so does the end of the process, except that holder stays. On a full disk the lock is taken without
+	// holder. Keep the Closer: the garbage collector would close a forgotten one.
 	Lock(name string, holder []byte) (io.Closer, error)
 }
 

@@ -9,6 +9,10 @@ import (
 // sector is the unit in bytes that a disk writes in no particular order. Within one sector a write may be torn too.
 const sector = 512
 
+// block is the unit in bytes that a file system allocates. Where a truncate cuts one, it writes zeros into the rest,
+// perhaps before the new length.
+const block = 4096
+
 // Keep chooses what CrashKeep keeps of what was not synced.
 type Keep int
 
@@ -267,7 +271,7 @@ func (n *node) inOrder(rng *rand.Rand) []byte {
 
 // outOfOrder chooses for each sector apart which of its writes are kept, and the length apart from that.
 func (n *node) outOfOrder(rng *rand.Rand) []byte {
-	size, longest := n.anySize(rng)
+	size, longest, reached := n.anySize(rng)
 	data := resize(slices.Clone(n.durable), longest)
 	n.fillGrown(rng, data)
 	touching := n.bySector()
@@ -284,15 +288,15 @@ func (n *node) outOfOrder(rng *rand.Rand) []byte {
 			tear = from + rng.Int64N(to-from)
 			rest = rng.IntN(len(writes) + 1)
 		}
-		n.applyRange(data, writes, keep, from, tear)
-		n.applyRange(data, writes, rest, tear, to)
+		n.applyRange(data, writes, keep, reached, from, tear)
+		n.applyRange(data, writes, rest, reached, tear, to)
 	}
 	return data[:size]
 }
 
 // anySize chooses a length: after the fixed writes and any number of the others, or on the way to the next.
-// longest is the most that it can have been.
-func (n *node) anySize(rng *rand.Rand) (size, longest int64) {
+// longest is the most that it can have been, reached is the first write that the length does not know.
+func (n *node) anySize(rng *rand.Rand) (size, longest int64, reached int) {
 	keep := rng.IntN(len(n.writes) + 1)
 	size = int64(len(n.durable))
 	visible := size
@@ -308,7 +312,7 @@ func (n *node) anySize(rng *rand.Rand) (size, longest int64) {
 		visible = w.sizeAfter(visible)
 		longest = max(longest, visible, size)
 	}
-	return size, longest
+	return size, longest, keep
 }
 
 func (w *write) sizeAfter(size int64) int64 {
@@ -351,16 +355,21 @@ func (n *node) bySector() map[int64][]int {
 	return touching
 }
 
-// applyRange applies the first keep of the writes, and of the others the fixed, to data[from:to].
-func (n *node) applyRange(data []byte, writes []int, keep int, from, to int64) {
+// applyRange applies the first keep of the writes, and of the others the fixed, to data[from:to]. What a truncate cuts
+// off that the length does not know is still there, except in the block that it cut.
+func (n *node) applyRange(data []byte, writes []int, keep, reached int, from, to int64) {
 	for i, index := range writes {
 		w := &n.writes[index]
 		if i >= keep && w.state != fixed {
 			continue
 		}
 		if w.trunc {
-			if at := max(from, w.off); at < to {
-				clear(data[at:to])
+			lo, hi := max(from, w.off), to
+			if index >= reached && w.state != fixed {
+				hi = min(hi, (w.off+block-1)/block*block)
+			}
+			if lo < hi {
+				clear(data[lo:hi])
 			}
 			continue
 		}
