@@ -60,7 +60,7 @@ func decode(line []byte, l *Line) *FieldError {
 		return missing(line, p, `","level":"`)
 	}
 	from := timeStart + 32
-	if l.Level, p = levelAt(line, levelText); l.Level >= NumLevels {
+	if l.Level, p = scanLevel(line, levelText); l.Level >= NumLevels {
 		return fault("level", p, "no level's name")
 	}
 	if !hasAt(line, p, `,"message":`) {
@@ -76,8 +76,7 @@ func decode(line []byte, l *Line) *FieldError {
 		return missing(line, p, `,"metadata":`)
 	}
 	p += len(`,"metadata":`)
-	var names [inlineNames]name
-	s := scanner{src: line, names: names[:0]}
+	s := scanner{src: line}
 	if l.Metadata, p, err = s.member(p); err != nil {
 		return err.under("metadata")
 	}
@@ -133,7 +132,7 @@ func decodeHead(line []byte, l *Line) *FieldError {
 		return missing(line, idStart+36, between)
 	}
 	var ok bool
-	if l.Time, ok = timeAt(line[timeStart:]); !ok {
+	if l.Time, ok = scanTime(line[timeStart:]); !ok {
 		return fault("timestamp", timeStart, timeWant)
 	}
 	if uint64(l.Time)/1e6 != milli {

@@ -7,6 +7,7 @@ package entry
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -209,6 +210,10 @@ func tooLarge() *FieldError {
 
 // under puts the path segment name in front of the path.
 func (e *FieldError) under(name string) *FieldError {
+	// Of a long path the outermost name and the innermost ones are kept.
+	if len(e.Field) > 256 {
+		e.Field = "…" + strings.ToValidUTF8(e.Field[len(e.Field)-128:], "")
+	}
 	switch {
 	case e.Field == "":
 		e.Field = name

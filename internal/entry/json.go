@@ -28,8 +28,7 @@ func appendRaw(dst, raw []byte, limit, depth int, object bool) ([]byte, *FieldEr
 	if len(raw) > maxRaw {
 		return dst, fault("", -1, fmt.Sprintf("%d bytes of JSON; at most %d", len(raw), maxRaw))
 	}
-	var names [inlineNames]name
-	s := scanner{src: raw, dst: dst, limit: limit, compact: true, names: names[:0]}
+	s := scanner{src: raw, dst: dst, limit: limit, compact: true}
 	p := s.skip(0)
 	if object && (p >= len(raw) || raw[p] != '{') {
 		return dst, fault("", p, "want a JSON object, which begins with {")
@@ -51,11 +50,16 @@ func appendRaw(dst, raw []byte, limit, depth int, object bool) ([]byte, *FieldEr
 // is an error.
 type scanner struct {
 	src     []byte
-	names   []name // of the objects that are open, outermost first
 	compact bool
 	dst     []byte
 	run     int // src[run:] is not in dst yet
 	limit   int
+
+	// Names of the objects that are open, outermost first. The first ones stand in the struct itself, so that a scan
+	// usually allocates nothing; append to a slice field would move the whole scanner to the heap.
+	count int
+	few   [inlineNames]name
+	more  []name
 }
 
 // name is a member name without its quotes, and 31 bits of hash of its value beside a bit that says it has escapes.
@@ -132,7 +136,7 @@ func (s *scanner) object(p, depth int) (int, *FieldError) {
 	if depth > MaxDepth {
 		return p, fault("", p, deepMsg)
 	}
-	base, seen := len(s.names), uint64(0)
+	base, seen := s.count, uint64(0)
 	if p = s.skip(p + 1); p < len(s.src) && s.src[p] == '}' {
 		return p + 1, nil
 	}
@@ -264,38 +268,55 @@ func (s *scanner) addName(base int, seen *uint64, start, end int, escaped bool) 
 	n := name{start: int32(start), end: int32(end)}
 	if escaped {
 		var buf [64]byte
-		n.hash = shortHash(appendUnescaped(buf[:0], s.src[start:end]), 0) | escapedBit
+		n.hash = shortHash(appendUnescaped(buf[:0], s.src[start:end]), -1) | escapedBit
 	} else {
 		n.hash = shortHash(s.src[start:], end-start) &^ escapedBit
 	}
-	if len(s.names)-base < fewNames {
+	if s.count-base < fewNames {
 		bit := uint64(1) << (n.hash >> 26)
 		if *seen&bit != 0 {
-			for _, o := range s.names[base:] {
-				if (o.hash^n.hash)&^escapedBit == 0 && s.equal(o, n) {
+			for i := base; i < s.count; i++ {
+				if o := s.nameAt(i); (o.hash^n.hash)&^escapedBit == 0 && s.equal(o, n) {
 					return s.duplicate(n)
 				}
 			}
 		}
 		*seen |= bit
 	}
-	s.names = append(s.names, n)
+	if s.count < inlineNames {
+		s.few[s.count] = n
+	} else {
+		s.more = append(s.more[:s.count-inlineNames], n)
+	}
+	s.count++
 	return nil
+}
+
+func (s *scanner) nameAt(i int) name {
+	if i < inlineNames {
+		return s.few[i]
+	}
+	return s.more[i-inlineNames]
 }
 
 // closeNames forgets the names from base on. An object of many members is searched for duplicates only here, by
 // sorting: the scan stays O(n log n).
 func (s *scanner) closeNames(base int) *FieldError {
-	names := s.names[base:]
-	s.names = s.names[:base]
-	if len(names) <= fewNames {
+	count := s.count
+	s.count = base
+	if count-base <= fewNames {
 		return nil
 	}
+	return s.sortNames(base, count)
+}
+
+func (s *scanner) sortNames(base, count int) *FieldError {
 	scratch := sortScratch.Get().(*[]uint64)
 	defer sortScratch.Put(scratch)
 	keys := (*scratch)[:0]
 	var buf [64]byte
-	for i, n := range names {
+	for i := base; i < count; i++ {
+		n := s.nameAt(i)
 		body := s.src[n.start:n.end]
 		if n.hash&escapedBit != 0 {
 			body = appendUnescaped(buf[:0], body)
@@ -307,7 +328,7 @@ func (s *scanner) closeNames(base int) *FieldError {
 	*scratch = keys
 	for i := 1; i < len(keys); i++ {
 		for j := i - 1; j >= 0 && keys[j]>>indexBits == keys[i]>>indexBits; j-- {
-			a, b := names[keys[j]&(1<<indexBits-1)], names[keys[i]&(1<<indexBits-1)]
+			a, b := s.nameAt(int(keys[j]&(1<<indexBits-1))), s.nameAt(int(keys[i]&(1<<indexBits-1)))
 			if s.equal(a, b) {
 				return s.duplicate(b)
 			}
@@ -341,11 +362,11 @@ func (s *scanner) duplicate(n name) *FieldError {
 	return e.under(pathName(s.src[n.start-1 : n.end+1]))
 }
 
-// shortHash is a weak hash of the length and of the first and last eight bytes. With size 0 it is of all of b;
-// otherwise of b[:size], and what follows may be read but does not count.
+// shortHash is a weak hash of the length and of the first and last eight bytes of b[:size], or of b if size is -1.
+// What follows size may be read but does not count.
 func shortHash(b []byte, size int) uint32 {
 	const k = 0x9e3779b97f4a7c15
-	if size == 0 {
+	if size < 0 {
 		size = len(b)
 	}
 	h := uint64(size)

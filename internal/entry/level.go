@@ -58,8 +58,8 @@ func equalFold(s, upper string) bool {
 	return true
 }
 
-// levelAt recognises the level's name and closing quote at p.
-func levelAt(line []byte, p int) (l Level, end int) {
+// scanLevel recognises the level's name and closing quote at p.
+func scanLevel(line []byte, p int) (l Level, end int) {
 	if p >= len(line) {
 		return NumLevels, p
 	}

@@ -68,7 +68,7 @@ func put2(b *[30]byte, i int, v uint32) {
 
 // ParseTime reads a timestamp in its one spelling.
 func ParseTime(b []byte) (int64, error) {
-	ns, ok := timeAt(b)
+	ns, ok := scanTime(b)
 	if !ok || len(b) != 30 {
 		return 0, fault("", -1, timeWant)
 	}
@@ -77,8 +77,8 @@ func ParseTime(b []byte) (int64, error) {
 
 const timeWant = "want a timestamp YYYY-MM-DDThh:mm:ss.nnnnnnnnnZ of the years 1970 to 2261 with a date and time that exist"
 
-// timeAt reads the timestamp that b begins with.
-func timeAt(b []byte) (int64, bool) {
+// scanTime reads the timestamp that b begins with.
+func scanTime(b []byte) (int64, bool) {
 	if len(b) < 30 {
 		return 0, false
 	}

@@ -245,11 +245,11 @@ func appendNumber(dst []byte, limit int, s string) ([]byte, *FieldError) {
 
 // appendOther writes the types that appendValue does not name. Methods of the value's own come first, as in encoding/json.
 func appendOther(dst []byte, limit int, v reflect.Value, depth int) ([]byte, *FieldError) {
-	if depth > MaxDepth {
-		return dst, fault("", -1, deepMsg)
-	}
 	if k := v.Kind(); (k == reflect.Pointer || k == reflect.Interface) && v.IsNil() {
 		return append(dst, "null"...), nil
+	}
+	if t, ok := v.Interface().(*time.Time); ok {
+		return appendTime(dst, *t)
 	}
 	if marshals(v.Type()) {
 		return appendMarshaled(dst, limit, v.Interface(), depth)
@@ -279,6 +279,9 @@ func appendOther(dst []byte, limit int, v reflect.Value, depth int) ([]byte, *Fi
 		return appendLimited(dst, limit, v.String())
 	case reflect.Pointer, reflect.Interface:
 		// The pointer counts as a level, so that a pointer to itself ends.
+		if depth > MaxDepth {
+			return dst, fault("", -1, deepMsg)
+		}
 		return appendElem(dst, limit, v.Elem(), depth+1)
 	case reflect.Slice, reflect.Array:
 		if v.Kind() == reflect.Slice && v.Type().Elem().Kind() == reflect.Uint8 && !marshals(reflect.PointerTo(v.Type().Elem())) {
@@ -301,6 +304,10 @@ func appendElem(dst []byte, limit int, v reflect.Value, depth int) ([]byte, *Fie
 		}
 		v = v.Elem()
 	}
+	switch x := v.Interface().(type) {
+	case time.Time, json.RawMessage:
+		return appendValue(dst, limit, x, depth)
+	}
 	if v.CanAddr() && marshals(reflect.PointerTo(v.Type())) {
 		return appendOther(dst, limit, v, depth)
 	}
@@ -310,6 +317,9 @@ func appendElem(dst []byte, limit int, v reflect.Value, depth int) ([]byte, *Fie
 func appendList(dst []byte, limit int, v reflect.Value, depth int) ([]byte, *FieldError) {
 	if v.Kind() == reflect.Slice && v.IsNil() {
 		return append(dst, "null"...), nil
+	}
+	if depth > MaxDepth {
+		return dst, fault("", -1, deepMsg)
 	}
 	dst = append(dst, '[')
 	for i := range v.Len() {
@@ -356,7 +366,7 @@ func appendMarshaled(dst []byte, limit int, v any, depth int) ([]byte, *FieldErr
 	}
 	// encoding/json puts \ufffd in place of bytes that are not UTF-8; a change that nobody is told of is refused.
 	if bytes.Contains(text, []byte(`\ufffd`)) {
-		return dst, fault("", -1, fmt.Sprintf("%T has a string with %s", v, invalidUTF8))
+		return dst, fault("", -1, fmt.Sprintf(`the JSON of %T has the escape \ufffd, which encoding/json writes for %s`, v, invalidUTF8))
 	}
 	dst, err = appendRaw(dst, text, limit, depth, false)
 	if err != nil {
