@@ -71,7 +71,11 @@ type FS interface {
 // file, not the name: a rename or remove does not disturb it.
 type File interface {
 	io.ReaderAt
+
+	// After an error any part of the bytes may have been written, whatever the count says: os.File reports 0 for a
+	// write that a full disk cut short.
 	io.WriterAt
+
 	io.Closer
 
 	// Size is the length in bytes, including what is not durable yet.

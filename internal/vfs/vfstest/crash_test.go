@@ -544,8 +544,8 @@ func TestShortWriteKeepsItsFirstBytes(t *testing.T) {
 	})
 	n, err := f.WriteAt([]byte("XYZ"), 2)
 	wantIs(t, err, boom)
-	if n != 2 {
-		t.Errorf("got %d bytes, want 2", n)
+	if n != 0 {
+		t.Errorf("got %d bytes, want 0", n)
 	}
 	wantFile(t, d, "a", "abXY")
 }
@@ -594,9 +594,10 @@ func TestFullDiskCutsWritesShort(t *testing.T) {
 	must(t, err)
 	write(t, f, "12345", 0)
 	n, err := f.WriteAt([]byte("67890XYZ"), 5)
-	if n != 5 || !errors.Is(err, syscall.ENOSPC) || !vfs.IsNoSpace(err) {
-		t.Errorf("got %d, %v, want 5 and ENOSPC", n, err)
+	if n != 0 || !errors.Is(err, syscall.ENOSPC) || !vfs.IsNoSpace(err) {
+		t.Errorf("got %d, %v, want 0 and ENOSPC", n, err)
 	}
+	wantFile(t, d, "a", "1234567890")
 	write(t, f, "overwrite!", 0)
 	n, err = f.WriteAt([]byte("x"), 20)
 	if n != 0 || !vfs.IsNoSpace(err) {
@@ -711,4 +712,44 @@ func TestUndoneTruncateLeavesOtherBlocksAlone(t *testing.T) {
 		return fmt.Sprint(len(data))
 	})
 	wantOutcomes(t, seen, "5000", "20000")
+}
+
+func TestSyncingEverythingLeavesNothingInDoubt(t *testing.T) {
+	rng := vfstest.Rand(t)
+	names := []string{"a", "b", "c", "d/a", "d/b", "d", "e", "e/a"}
+	for range 150 {
+		d := vfstest.New()
+		for i := range 80 {
+			step(d, "", names[rng.IntN(8)], names[rng.IntN(8)], rng.IntN(10), rng.Int64N(2000), 100+i)
+		}
+		syncAll(t, d, "")
+		want := tree(t, d, "")
+		after := d.Crash(rng)
+		got := tree(t, after, "")
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Fatalf("got %q, want %q", got, want)
+		}
+		if again := tree(t, after.CrashKeep(vfstest.KeepNone), ""); fmt.Sprint(again) != fmt.Sprint(want) {
+			t.Fatalf("after a second crash: got %q, want %q", again, want)
+		}
+	}
+}
+
+// syncAll syncs every file and directory from dir on.
+func syncAll(t *testing.T, d *vfstest.Disk, dir string) {
+	t.Helper()
+	names, err := d.ReadDir(dir)
+	must(t, err)
+	for _, name := range names {
+		full := dir + "/" + name
+		if info, err := d.Stat(full); err == nil && info.Dir {
+			syncAll(t, d, full)
+			continue
+		}
+		f, err := d.OpenRW(full)
+		must(t, err)
+		must(t, f.Sync())
+		must(t, f.Close())
+	}
+	must(t, d.SyncDir(dir))
 }

@@ -3,7 +3,6 @@ package vfstest
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"path"
@@ -34,8 +33,8 @@ type Disk struct {
 	FailSync func(op Op) error
 
 	// Capacity, if not 0, is how many bytes the files may have together; one with several names counts once, a removed
-	// one as long as it is open. A write that does not fit is cut short with ENOSPC, and no file can be made on a disk
-	// that is full to the last byte. Assign it like Fail.
+	// one as long as it is open. A write that does not fit is cut short with ENOSPC, and reports 0 bytes like os.File;
+	// no file can be made on a disk that is full to the last byte. Assign it like Fail.
 	Capacity int64
 
 	hook sync.Mutex // serializes Fail and FailSync; taken without mu
@@ -100,7 +99,8 @@ var ErrPowerCut = errors.New("the power is off")
 // same file that was not yet: for Fail to return.
 func Persisted(err error) error { return &outcome{error: err, apply: true, short: -1} }
 
-// Short makes a write fail with err after its first n bytes: for Fail to return. Other operations just fail.
+// Short makes a write fail with err after its first n bytes, although it reports 0: for Fail to return. Other
+// operations just fail.
 func Short(n int, err error) error { return &outcome{error: err, short: n} }
 
 // outcome is how an operation ends that Fail has something to say about.
@@ -109,8 +109,6 @@ type outcome struct {
 	apply bool // carry it out and make it durable
 	short int  // bytes that a write still does; -1 for all
 }
-
-func (o *outcome) Unwrap() error { return o.error }
 
 // New returns an empty disk with power.
 func New() *Disk {
@@ -774,16 +772,6 @@ func (d *Disk) Files() []string {
 	visit("", d.root)
 	slices.Sort(names)
 	return names
-}
-
-// String shows the visible tree with lengths, for failure messages.
-func (d *Disk) String() string {
-	var b strings.Builder
-	for _, name := range d.Files() {
-		data, err := d.ReadFileRaw(name)
-		fmt.Fprintf(&b, "%s: %d bytes %v\n", name, len(data), err)
-	}
-	return b.String()
 }
 
 func sortedKeys(m map[string]*slot) []string {

@@ -103,14 +103,16 @@ func (f *file) WriteAt(p []byte, off int64) (int, error) {
 		err = f.fault(OpWrite, syscall.ENOSPC)
 	}
 	f.d.write(f.n, fits, off)
-	if o == nil {
-		return len(fits), err
+	if o != nil {
+		err = o.error
+		if o.apply {
+			f.n.sync()
+		}
 	}
-	if o.apply {
-		f.n.sync()
-		return 0, o.error
+	if err != nil {
+		return 0, err // like os.File
 	}
-	return len(fits), o.error
+	return len(p), nil
 }
 
 // write changes the visible contents; there is room.
