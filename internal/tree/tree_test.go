@@ -32,14 +32,24 @@ func groupLeaves(k uint64, n int) []proof.Hash {
 	return leaves
 }
 
-// fakeGroup stands for a group's root where no leaves are needed.
-func fakeGroup(k uint64) proof.Hash {
-	return proof.NodeHash(leaf(k), leaf(k))
-}
+// fake has made-up group roots and chain hashes, for where no leaves are needed, and the levels above them. They are
+// computed once: many tests want tens of thousands.
+var fake = sync.OnceValue(func() *[numLevels][]proof.Hash {
+	var f [numLevels][]proof.Hash
+	for k := range uint64(70000) {
+		f[chainLevel] = append(f[chainLevel], proof.ChainHash(leaf(k), leaf(k)))
+		f[1] = append(f[1], proof.NodeHash(leaf(k), leaf(k)))
+	}
+	for level := 2; level < numLevels; level++ {
+		for below := f[level-1]; len(below) >= GroupSize; below = below[GroupSize:] {
+			f[level] = append(f[level], proof.Root(below[:GroupSize]))
+		}
+	}
+	return &f
+})
 
-func fakeChain(k uint64) proof.Hash {
-	return proof.ChainHash(leaf(k), leaf(k))
-}
+func fakeGroup(k uint64) proof.Hash { return fake()[1][k] }
+func fakeChain(k uint64) proof.Hash { return fake()[chainLevel][k] }
 
 func newDir(t testing.TB) (*vfstest.Disk, string) {
 	t.Helper()
@@ -79,19 +89,9 @@ func flushed(t testing.TB, s *Store) {
 // wantFiles wants exactly the files that the format prescribes for so many fake groups.
 func wantFiles(t testing.TB, d *vfstest.Disk, groups uint64) {
 	t.Helper()
-	var want [numLevels][]proof.Hash
-	for k := range groups {
-		want[chainLevel] = append(want[chainLevel], fakeChain(k))
-		want[1] = append(want[1], fakeGroup(k))
-	}
-	for level := 2; level < numLevels; level++ {
-		for below := want[level-1]; len(below) >= GroupSize; below = below[GroupSize:] {
-			want[level] = append(want[level], proof.Root(below[:GroupSize]))
-		}
-	}
-	for level := range want {
+	for level := range numLevels {
 		var b []byte
-		for _, h := range want[level] {
+		for _, h := range fake()[level][:wholeAt(level, groups)] {
 			b = append(b, h[:]...)
 		}
 		got, err := d.ReadFileRaw("log/" + fileName(level))
