@@ -1,6 +1,10 @@
 package entry
 
-import "testing"
+import (
+	"strconv"
+	"strings"
+	"testing"
+)
 
 // rawSample is a metadata object of 150 bytes.
 const rawSample = `{"repo":"tree-of-life-system","sha":"9fceb02d0ae598e95dc970b74767f19372d61af8","user":"alice@example.com","additions":120,"private":true,"ratio":0.25}`
@@ -40,7 +44,7 @@ func BenchmarkPatch(b *testing.B) {
 
 func BenchmarkDecode(b *testing.B) {
 	e := sample()
-	e.Metadata, e.RawMetadata = nil, []byte(rawSample[:len(rawSample)-1]+`}`)
+	e.Metadata, e.RawMetadata = nil, []byte(rawSample)
 	line, err := Append(nil, e)
 	if err != nil {
 		b.Fatal(err)
@@ -52,6 +56,22 @@ func BenchmarkDecode(b *testing.B) {
 	b.SetBytes(int64(len(line)))
 	for b.Loop() {
 		if err := Decode(line, &l); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkManyNames is the worst case of the search for duplicate names: 60 KB of tiny members.
+func BenchmarkManyNames(b *testing.B) {
+	var raw strings.Builder
+	for i := 0; raw.Len() < 60_000; i++ {
+		raw.WriteString(`,"` + strconv.FormatInt(int64(i), 36) + `":0`)
+	}
+	object := []byte("{" + raw.String()[1:] + "}")
+	dst := make([]byte, 0, MaxLine)
+	b.SetBytes(int64(len(object)))
+	for b.Loop() {
+		if _, err := AppendObject(dst, object); err != nil {
 			b.Fatal(err)
 		}
 	}

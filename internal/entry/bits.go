@@ -37,9 +37,22 @@ func hexText(v uint32) uint64 {
 	x := uint64(bits.ReverseBytes32(v))
 	x = (x | x<<16) & 0x0000ffff0000ffff
 	x = (x | x<<8) & 0x00ff00ff00ff00ff
-	x = (x>>4 | x<<8) & 0x0f0f0f0f0f0f0f0f
+	return hexCharacters((x>>4 | x<<8) & (ones * 15))
+}
+
+// hexCharacters turns eight values below 16 into their digits.
+func hexCharacters(x uint64) uint64 {
 	letters := ((x + ones*6) >> 4) & ones
 	return x + ones*'0' + letters*('a'-'0'-10)
+}
+
+// unhex is the inverse of hexText; ok is false for what hexText does not make.
+func unhex(text uint64) (v uint32, ok bool) {
+	x := (text&(ones*15) + text>>6&ones*9) & (ones * 15)
+	ok = hexCharacters(x) == text
+	x = (x<<4 | x>>8) & 0x00ff00ff00ff00ff
+	x = (x | x>>8) & 0x0000ffff0000ffff
+	return bits.ReverseBytes32(uint32(x | x>>16)), ok
 }
 
 // hasAt reports whether literal stands at p.

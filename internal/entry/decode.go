@@ -122,12 +122,11 @@ func decodeHead(line []byte, l *Line) *FieldError {
 	}
 	id := line[idStart : idStart+36]
 	copy(l.ID[:], id)
-	milli, random, at := parseID(id)
-	if at >= 0 {
-		return fault("id", idStart+at, "want a UUIDv7 in lower case: version 7, variant 10")
+	milli, session, index, bad := parseID(id)
+	if bad >= 0 {
+		return fault("id", idStart+bad, "want a UUIDv7 in lower case: version 7, variant 10")
 	}
-	l.Index32 = uint32(random.lo)
-	l.Session = random.hi<<30 | random.lo>>32
+	l.Session, l.Index32 = session, index
 	if between := head[idStart+36 : timeStart]; !hasAt(line, idStart+36, between) {
 		return missing(line, idStart+36, between)
 	}
@@ -263,38 +262,19 @@ func missing(line []byte, p int, want string) *FieldError {
 	return fault("", p, "want "+want+" at this place; the members have one order and no whitespace")
 }
 
-// bits74 are the 74 bits that RFC 9562 leaves to us: hi the upper 12, lo the lower 62.
-type bits74 struct{ hi, lo uint64 }
-
 // parseID reads a UUIDv7. bad is -1, or the offset of a character that cannot stand there.
-func parseID(id []byte) (milli uint64, random bits74, bad int) {
+func parseID(id []byte) (milli, session uint64, index uint32, bad int) {
 	_ = id[35]
-	var nibbles [32]byte
-	n, wrong := 0, byte(0)
-	for i := range 36 {
-		if i == 8 || i == 13 || i == 18 || i == 23 {
-			wrong |= id[i] ^ '-'
-			continue
-		}
-		v := lowerHex[id[i]]
-		wrong |= v & 0xf0
-		nibbles[n&31] = v
-		n++
+	a, okA := unhex(binary.LittleEndian.Uint64(id))
+	b, okB := unhex(uint64(binary.LittleEndian.Uint32(id[9:])) | uint64(binary.LittleEndian.Uint32(id[14:]))<<32)
+	c, okC := unhex(uint64(binary.LittleEndian.Uint32(id[19:])) | uint64(binary.LittleEndian.Uint32(id[24:]))<<32)
+	d, okD := unhex(binary.LittleEndian.Uint64(id[28:]))
+	hyphens := id[8] == '-' && id[13] == '-' && id[18] == '-' && id[23] == '-'
+	if !okA || !okB || !okC || !okD || !hyphens || b>>12&15 != 7 || c>>30 != 2 {
+		return 0, 0, 0, badID(id)
 	}
-	if wrong != 0 || nibbles[12] != 7 || nibbles[16]>>2 != 2 {
-		return 0, random, badID(id)
-	}
-	for _, v := range nibbles[:12] {
-		milli = milli<<4 | uint64(v)
-	}
-	for _, v := range nibbles[13:16] {
-		random.hi = random.hi<<4 | uint64(v)
-	}
-	random.lo = uint64(nibbles[16] & 3)
-	for _, v := range nibbles[17:] {
-		random.lo = random.lo<<4 | uint64(v)
-	}
-	return milli, random, -1
+	// 42 bits of session: 12 in rand_a, 30 in the upper part of rand_b; the rest of rand_b is the index.
+	return uint64(a)<<16 | uint64(b>>16), uint64(b&0xfff)<<30 | uint64(c&(1<<30-1)), d, -1
 }
 
 // badID finds the first character that no id has at its place.
@@ -360,6 +340,7 @@ func Content(line []byte) []byte {
 
 // Event returns what the source said. Append and Patch of it give the line again, unless the line has members that no
 // version 1 writer emits, or an eventTime of 0001-01-01T00:00:00Z, which Event cannot tell from an absent one.
+// RawMetadata and Log point into the line.
 func (l *Line) Event() (*Event, error) {
 	e := &Event{Level: l.Level, RawMetadata: l.Metadata, PID: l.PID, TraceID: string(l.TraceID), SpanID: string(l.SpanID), Log: l.Log}
 	var err error

@@ -30,7 +30,7 @@ func goodLines(t testing.TB) [][]byte {
 	plain := mustAppend(t, &Event{Metadata: Fields{"a": []any{1, 1.5, nil, true, "x", map[string]any{}}}})
 	var lines [][]byte
 	for i, line := range [][]byte{mustAppend(t, full), mustAppend(t, control), mustAppend(t, &Event{PID: math.MaxUint32}), plain} {
-		Patch(line, uint64(i)*0x9999_9999_9999, []int64{0, MaxTime, 1770561000123456789, 951782400000000000}[i], rand.Uint64())
+		Patch(line, uint64(i)*0x9999_9999_9999, []int64{0, MaxTime, 1770561000123456789, 951782400000000000}[i], uint64(i)*0x1234_5678_9abc_def1)
 		lines = append(lines, line)
 	}
 	reserved := bytes.TrimSuffix(lines[0], []byte("}"))
@@ -267,6 +267,20 @@ func TestEventTimeIsClampedToInt64(t *testing.T) {
 	}
 	if _, ok := new(Line).EventNano(); ok {
 		t.Error("an absent eventTime has a value")
+	}
+}
+
+func TestAppendIntoABufferDoesNotAllocate(t *testing.T) {
+	dst, mapped, raw := make([]byte, 0, 4096), sample(), sample()
+	raw.RawMetadata = []byte(rawSample)
+	for _, e := range []*Event{mapped, raw} {
+		if n := testing.AllocsPerRun(100, func() {
+			if _, err := Append(dst, e); err != nil {
+				t.Fatal(err)
+			}
+		}); n != 0 {
+			t.Errorf("%v allocations", n)
+		}
 	}
 }
 

@@ -76,10 +76,10 @@ const (
 
 // skip passes whitespace in compact mode.
 func (s *scanner) skip(p int) int {
-	if p < len(s.src) && s.src[p] > ' ' {
-		return p
+	if p < len(s.src) && s.src[p] <= ' ' {
+		return s.space(p)
 	}
-	return s.space(p)
+	return p
 }
 
 func (s *scanner) space(p int) int {

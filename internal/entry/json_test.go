@@ -166,7 +166,11 @@ func checkString(t *testing.T, s string) {
 		t.Fatalf("%q: %v", s, err)
 	}
 	if err != nil {
-		at := err.(*FieldError).Offset
+		var e *FieldError
+		if !errors.As(err, &e) {
+			t.Fatalf("%q: %T", s, err)
+		}
+		at := e.Offset
 		if r, n := utf8.DecodeRuneInString(s[at:]); !utf8.ValidString(s[:at]) || r != utf8.RuneError || n != 1 {
 			t.Fatalf("%q: offset %d is not the first invalid byte", s, at)
 		}
