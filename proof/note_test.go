@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -456,15 +457,13 @@ func TestInclusionProofComesBackAndVerifies(t *testing.T) {
 		note := sign(t, testCheckpoint(size).Text(), s)
 		for index := range size {
 			p := InclusionProof{Index: uint64(index), Hashes: naivePath(index, d), Checkpoint: note}
-			if index%2 == 1 {
-				p.Extra = []byte("extra")
-			}
+			p.Extra = [][]byte{nil, {}, []byte("extra")}[index%3]
 			text, err := p.MarshalText()
 			if err != nil {
 				t.Fatal(err)
 			}
 			got, err := ParseInclusionProof(text)
-			if err != nil || fmt.Sprintf("%v", *got) != fmt.Sprintf("%v", p) {
+			if err != nil || !reflect.DeepEqual(*got, p) {
 				t.Fatalf("got %v, %v, want %v", got, err, p)
 			}
 			if c, err := got.Verify(d[index], testOrigin, []Key{k}); err != nil || c != testCheckpoint(size) {
@@ -521,7 +520,7 @@ func TestParseInclusionProofRefusesEveryOtherSpelling(t *testing.T) {
 		"index twice":       proofHeader + "index 3\nindex 3\n\n" + cp,
 		"leading zero":      proofHeader + "index 03\n\n" + cp,
 		"index 2^63":        proofHeader + "index 9223372036854775808\n\n" + cp,
-		"empty extra":       proofHeader + "extra \nindex 3\n\n" + cp,
+		"extra, no space":   proofHeader + "extra\nindex 3\n\n" + cp,
 		"extra behind":      proofHeader + "index 3\nextra AA==\n\n" + cp,
 		"extra twice":       proofHeader + "extra AA==\nextra AA==\nindex 3\n\n" + cp,
 		"lax extra":         proofHeader + "extra AB==\nindex 3\n\n" + cp,
@@ -590,9 +589,9 @@ func FuzzOpenNote(f *testing.F) {
 func FuzzParseInclusionProof(f *testing.F) {
 	s, k := testKey(f, testOrigin)
 	d := lines(7)
-	for _, extra := range []string{"", "extra"} {
+	for _, extra := range [][]byte{nil, {}, []byte("extra")} {
 		for _, cp := range [][]byte{sign(f, testCheckpoint(7).Text(), s), []byte(testCheckpoint(7).Text() + "\n")} {
-			text, err := InclusionProof{Index: 3, Hashes: naivePath(3, d), Checkpoint: cp, Extra: []byte(extra)}.MarshalText()
+			text, err := InclusionProof{Index: 3, Hashes: naivePath(3, d), Checkpoint: cp, Extra: extra}.MarshalText()
 			if err != nil {
 				f.Fatal(err)
 			}

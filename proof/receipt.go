@@ -21,14 +21,14 @@ type InclusionProof struct {
 	Index      uint64
 	Hashes     []Hash // the leaf's sibling first
 	Checkpoint []byte // the note, verbatim
-	Extra      []byte // for applications; nothing authenticates it
+	Extra      []byte // for applications; nothing authenticates it; nil: there is no such line
 }
 
 // MarshalText returns the tlog-proof form. It refuses what [ParseInclusionProof] would.
 func (p InclusionProof) MarshalText() ([]byte, error) {
 	var b strings.Builder
 	b.WriteString(proofHeader)
-	if len(p.Extra) > 0 {
+	if p.Extra != nil {
 		b.WriteString("extra " + base64.StdEncoding.EncodeToString(p.Extra) + "\n")
 	}
 	b.WriteString("index " + strconv.FormatUint(p.Index, 10) + "\n")
@@ -72,8 +72,8 @@ func parseInclusionProof(s string) (*InclusionProof, error) {
 		if p.Extra, err = decodeBase64(b64); err != nil {
 			return nil, fmt.Errorf("extra: %w", err)
 		}
-		if len(p.Extra) == 0 || len(p.Extra) > MaxExtra {
-			return nil, fmt.Errorf("extra has %d bytes, want 1 to %d or no such line", len(p.Extra), MaxExtra)
+		if len(p.Extra) > MaxExtra {
+			return nil, fmt.Errorf("extra has %d bytes, at most %d are read", len(p.Extra), MaxExtra)
 		}
 		lines = lines[1:]
 	}
