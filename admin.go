@@ -1,0 +1,296 @@
+package immutable
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/tree-of-life-system/immutable/internal/entry"
+	"github.com/tree-of-life-system/immutable/internal/identity"
+	"github.com/tree-of-life-system/immutable/internal/vfs"
+	"github.com/tree-of-life-system/immutable/proof"
+)
+
+// ResetClock writes a control entry after which timestamps may be lower than before: for a log whose clock had run ahead,
+// so that new entries hold its last timestamp. Without that need it does nothing and says so in wrote.
+func (l *Log) ResetClock(ctx context.Context) (r Receipt, wrote bool, err error) {
+	if l.w == nil {
+		return Receipt{}, false, l.refusal()
+	}
+	l.mu.RLock()
+	last := l.edge.time
+	l.mu.RUnlock()
+	now := l.cfg.now().UnixNano()
+	if now >= last {
+		return Receipt{}, false, nil
+	}
+	control := fmt.Appendf(nil, `{"type":"clock","was":"%s","now":"%s"}`, entry.FormatTime(nil, last), entry.FormatTime(nil, now))
+	req, err := l.encode([]Event{{Level: System, Message: "the clock was reset: timestamps may be lower from here on", Log: control}})
+	if err != nil {
+		return Receipt{}, false, err
+	}
+	req.clock, req.after = now, last
+	if err := l.w.submit(ctx, req); err != nil {
+		return Receipt{}, false, err
+	}
+	return req.receipts[0], true, nil
+}
+
+// Adoption is what Adopt found and did.
+type Adoption struct {
+	Origin     string
+	Size       uint64
+	Root       Hash
+	Checkpoint string // text of the newest checkpoint
+	Trusted    string // what the adoption stands on
+}
+
+// Adopt makes this host know a log that it had no head of, or a copy that shall take the original's place. It verifies the
+// directory first and refuses where that is refuted, where it is behind what this host has signed, or where the private
+// key is not here: writing would fork the log. It trusts that the directory is the newest state there is.
+func Adopt(ctx context.Context, dir string, config *Config) (*Adoption, error) {
+	cfg, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	l := &Log{cfg: cfg, fs: cfg.fs, dir: dir, logger: cfg.Logger, changed: make(chan struct{})}
+	if l.hostname, err = hostname(cfg.Hostname); err != nil {
+		return nil, err
+	}
+	a, err := l.adopt(ctx)
+	return a, errors.Join(err, l.release())
+}
+
+func (l *Log) adopt(ctx context.Context) (*Adoption, error) {
+	if err := l.readIdentity(); err != nil {
+		if notExist(err) {
+			return nil, fmt.Errorf("%w: no log in %s", ErrNotFound, l.dir)
+		}
+		return nil, err
+	}
+	if err := l.takeLock(l.dir, lockName); err != nil {
+		return nil, err
+	}
+	if err := l.takeLock(l.state, lockName); err != nil {
+		return nil, err
+	}
+	if err := l.loadKey(); err != nil {
+		return nil, err
+	}
+	known, err := l.loadHead()
+	if err != nil && !notExist(err) {
+		return nil, err
+	}
+	if known != nil && known.Clean {
+		// A copy is judged by its entries: that its log.json is another file is what adoption settles.
+		if info, err := l.fs.Stat(l.path(identity.LogName)); err == nil && info.Inode == known.Inode {
+			return nil, fmt.Errorf("%s: this host knows this log already; nothing to adopt", l.dir)
+		}
+	}
+	rep, err := verifyDir(ctx, l.fs, l.dir, l.cfg.StateDir, &VerifyOptions{NoHead: known == nil})
+	if err != nil {
+		return nil, err
+	}
+	if rep.Verdict == Refuted {
+		return nil, &RefusedError{Dir: l.dir, Reason: "it does not verify: " + rep.Findings[0].String(), Ours: l.checkpointText(), Next: "`immutable verify` lists everything; `immutable repair --from BACKUP`, or `immutable continue OLD NEW`"}
+	}
+	return l.writeAdoption(known)
+}
+
+// writeAdoption writes the head of the newest checkpoint, not clean: the next Open recovers on it.
+func (l *Log) writeAdoption(known *identity.Head) (*Adoption, error) {
+	note, err := l.readCheckpoint()
+	if err != nil {
+		return nil, err
+	}
+	c, err := proof.OpenCheckpoint(note, l.id.Origin, l.vkeys)
+	if err != nil {
+		return nil, err
+	}
+	if known != nil && c.Size < known.Size {
+		return nil, &RefusedError{Dir: l.dir, Reason: "the directory is behind what this host has signed", Ours: c.Text(), Known: headText(known), Next: "bring the newer directory back, or `immutable continue OLD NEW`"}
+	}
+	data, err := vfs.ReadFile(l.fs, l.path(identity.LogName), identity.MaxBytes)
+	if err != nil {
+		return nil, err
+	}
+	info, err := l.fs.Stat(l.path(identity.LogName))
+	if err != nil {
+		return nil, err
+	}
+	head := &identity.Head{Origin: l.id.Origin, VKey: l.id.VKey(), Log: sha256.Sum256(data), Inode: info.Inode, Size: c.Size, Root: c.Root}
+	if err := l.writeHead(head); err != nil {
+		return nil, err
+	}
+	trusted := "the newest checkpoint in the directory, signed by the log's key, as the newest there is"
+	if known != nil {
+		trusted = "this host's head, which the directory agrees with, and that the original is no longer written"
+	}
+	return &Adoption{Origin: c.Origin, Size: c.Size, Root: c.Root, Checkpoint: c.Text(), Trusted: trusted}, nil
+}
+
+// Continue makes a new log in newDir whose first entry anchors the newest checkpoint of the log in oldDir, which may be
+// refused or damaged: the verdict on it stands in the entry. The old log is not changed.
+func Continue(ctx context.Context, oldDir, newDir string, config *Config) (*Log, error) {
+	cfg, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	old := &Log{cfg: cfg, fs: cfg.fs, dir: oldDir, logger: cfg.Logger, changed: make(chan struct{})}
+	old.cfg.Origin = ""
+	if err := old.readIdentity(); err != nil {
+		return nil, fmt.Errorf("read the old log: %w", err)
+	}
+	rep, err := verifyDir(ctx, cfg.fs, oldDir, cfg.StateDir, &VerifyOptions{})
+	if err != nil {
+		return nil, err
+	}
+	note, err := old.readCheckpoint()
+	if err != nil {
+		return nil, fmt.Errorf("read the old log's checkpoint: %w", err)
+	}
+	c, err := proof.OpenCheckpoint(note, old.id.Origin, old.vkeys)
+	if err != nil {
+		return nil, fmt.Errorf("read the old log's checkpoint: %w", err)
+	}
+	if _, err := cfg.fs.Stat(newDir + "/" + identity.LogName); err == nil {
+		return nil, fmt.Errorf("%s holds a log already; continue into an empty directory", newDir)
+	}
+	quoted, err := json.Marshal(string(note))
+	if err != nil {
+		return nil, err
+	}
+	control := fmt.Appendf(nil, `{"type":"continue","origin":"%s","size":%d,"root":"%s","verdict":"%s","checkpoint":%s}`, c.Origin, c.Size, c.Root.Base64(), rep.Verdict, quoted)
+	l, err := Open(newDir, &cfg)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := l.append(ctx, []Event{{Level: System, Message: "this log continues another", Log: control}}); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// Rebuilt says what Rebuild made again.
+type Rebuilt struct {
+	Groups   uint64 `json:"groups"`   // group roots and chain hashes computed from entries
+	Segments int    `json:"segments"` // sealed segments whose index and seal were made again
+}
+
+// Rebuild makes tree/, chain, indexes and seals again from the entries, which must yield what this host has signed.
+// progress may be nil.
+func (l *Log) Rebuild(ctx context.Context, progress func(done, total uint64)) (*Rebuilt, error) {
+	if l.w == nil {
+		return nil, l.refusal()
+	}
+	if err := l.sealer.wait(ctx); err != nil {
+		return nil, err
+	}
+	if progress == nil {
+		progress = func(uint64, uint64) {}
+	}
+	out := &Rebuilt{}
+	if err := l.w.call(ctx, func() error { return l.rebuildTree(out) }); err != nil {
+		return nil, err
+	}
+	l.mu.RLock()
+	list := append([]*segmentFile(nil), l.segments...)
+	l.mu.RUnlock()
+	for i, s := range list {
+		if s.kind != archived {
+			continue
+		}
+		a, err := l.openArchive(s)
+		if err != nil {
+			return out, err
+		}
+		idx, err := l.indexOf(ctx, s, nil, a)
+		if err != nil {
+			return out, err
+		}
+		if err := l.writeSeal(s.first, s.end, idx); err != nil {
+			return out, err
+		}
+		s.archiveMu.Lock()
+		s.index, s.noIndex = nil, false
+		s.archiveMu.Unlock()
+		out.Segments++
+		progress(uint64(i+1), uint64(len(list)))
+	}
+	return out, nil
+}
+
+// rebuildTree recomputes tree/ and chain from the entries, in the writer, between two batches.
+func (l *Log) rebuildTree(out *Rebuilt) error {
+	fresh := &Log{cfg: l.cfg, fs: l.fs, dir: l.dir, state: l.state, id: l.id, vkeys: l.vkeys, hostname: l.hostname, pid: l.pid, logger: l.logger, changed: make(chan struct{})}
+	fresh.cfg.ReadOnly = true
+	segments, err := fresh.layout()
+	fresh.segments = segments
+	if err != nil {
+		return errors.Join(err, fresh.release())
+	}
+	fresh.open = segments[len(segments)-1]
+	fresh.store = l.store
+	err = fresh.loadFull(true)
+	fresh.store = nil
+	size, root := fresh.edge.size(), fresh.root
+	if err = errors.Join(err, fresh.release()); err != nil {
+		return fmt.Errorf("recompute the tree: %w", err)
+	}
+	if want, n := l.Root(); size != n || root != want {
+		return l.w.fail(fmt.Errorf("the entries on the disk yield %d entries and root %s, committed were %d and %s", size, root.Base64(), n, want.Base64()))
+	}
+	out.Groups = l.store.Groups()
+	l.mu.Lock()
+	l.view = nil
+	l.mu.Unlock()
+	return l.store.Flush()
+}
+
+// CheckpointHistory returns the signed checkpoints that the log keeps, oldest first, as C2SP notes.
+func (l *Log) CheckpointHistory() ([][]byte, error) {
+	const limit = 1 << 30
+	data, err := vfs.ReadFile(l.fs, l.path(checkpointsName), limit)
+	if err != nil {
+		return nil, err
+	}
+	notes, err := proof.SplitNotes(data)
+	if err != nil {
+		return nil, &CorruptError{File: checkpointsName, What: err.Error()}
+	}
+	return notes, nil
+}
+
+// SealedSegments lists the first indexes of the sealed segments.
+func (l *Log) SealedSegments() []uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var firsts []uint64
+	for _, s := range l.segments {
+		if s.kind == archived {
+			firsts = append(firsts, s.first)
+		}
+	}
+	return firsts
+}
+
+// ImportRecord writes the control entry that begins an import from the earlier system: how many blocks follow, its last
+// hash, and how many of its links were broken.
+func (l *Log) ImportRecord(ctx context.Context, format string, blocks uint64, head string, broken uint64) (Receipt, error) {
+	names, err := json.Marshal([]string{format, head})
+	if err != nil {
+		return Receipt{}, err
+	}
+	var quoted []json.RawMessage
+	if err := json.Unmarshal(names, &quoted); err != nil {
+		return Receipt{}, err
+	}
+	control := fmt.Appendf(nil, `{"type":"import","format":%s,"blocks":%d,"head":%s,"broken":%d}`, quoted[0], blocks, quoted[1], broken)
+	rs, err := l.append(ctx, []Event{{Level: System, Message: "entries of an earlier log follow", Log: control}})
+	if err != nil {
+		return Receipt{}, err
+	}
+	return rs[0], nil
+}

@@ -1,0 +1,145 @@
+package immutable
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/tree-of-life-system/immutable/internal/identity"
+	"github.com/tree-of-life-system/immutable/internal/keys"
+	"github.com/tree-of-life-system/immutable/internal/segment"
+	"github.com/tree-of-life-system/immutable/internal/vfs"
+	"github.com/tree-of-life-system/immutable/proof"
+)
+
+// create makes a new log in a directory that holds none. log.json comes last: a crash before it leaves a directory
+// that the next Open takes for empty, and at most a key that signs nothing.
+func (l *Log) create() error {
+	if err := l.checkEmpty(); err != nil {
+		return err
+	}
+	l.id = &identity.Log{Origin: l.cfg.Origin, Created: l.cfg.now().UnixNano()}
+	if l.id.Origin == "" {
+		l.id.Origin = l.newOrigin()
+	}
+	l.state = identity.Dir(l.cfg.StateDir, l.id.Origin)
+	if head, err := l.loadHead(); err == nil {
+		return &RefusedError{
+			Dir: l.dir, Reason: fmt.Sprintf("the directory is empty, and this host has signed %d entries of the log %s: it was deleted, or lies elsewhere", head.Size, head.Origin),
+			Known: headText(head), Next: "open it where it lies, restore it, or choose another --origin for a new log",
+		}
+	} else if !notExist(err) {
+		return err
+	}
+	for _, dir := range []string{pendingDir, archiveDir, indexDir, quarantineDir, nextDir, "tree"} {
+		if err := vfs.MkdirAll(l.fs, l.path(dir), 0o700); err != nil {
+			return err
+		}
+	}
+	if err := vfs.MkdirAll(l.fs, l.statePath(keysDir), 0o700); err != nil {
+		return err
+	}
+	if !l.cfg.NoSignatures {
+		if err := l.createKey(); err != nil {
+			return err
+		}
+	}
+	header := segment.AppendHeader(nil, 0, Hash{})
+	if err := vfs.WriteAtomic(l.fs, l.path(nextDir, openName), l.path(openName), header, 0o444); err != nil {
+		return err
+	}
+	return l.createRecords()
+}
+
+// createRecords writes the first checkpoint, of the empty tree, then log.json and the head that knows it.
+func (l *Log) createRecords() error {
+	note, err := l.sign(proof.Checkpoint{Origin: l.id.Origin, Root: proof.EmptyRoot()})
+	if err != nil {
+		return err
+	}
+	history := append(append([]byte(nil), note...), '\n')
+	if err := vfs.WriteAtomic(l.fs, l.path(nextDir, checkpointsName), l.path(checkpointsName), history, 0o600); err != nil {
+		return err
+	}
+	if err := vfs.WriteAtomic(l.fs, l.path(nextDir, checkpointName), l.path(checkpointName), note, 0o600); err != nil {
+		return err
+	}
+	// The head names log.json's inode, so log.json is written first under its temporary name, and renamed last.
+	data := l.id.Append(nil)
+	tmp := l.path(nextDir, identity.LogName)
+	if err := vfs.WriteAtomic(l.fs, tmp+".new", tmp, data, 0o444); err != nil {
+		return err
+	}
+	info, err := l.fs.Stat(tmp)
+	if err != nil {
+		return err
+	}
+	head := &identity.Head{
+		Origin: l.id.Origin, VKey: l.id.VKey(), Log: sha256.Sum256(data), Inode: info.Inode,
+		Root: proof.EmptyRoot(), Kept: int64(len(history)), Clean: true,
+	}
+	if err := l.writeHead(head); err != nil {
+		return err
+	}
+	if err := l.fs.Rename(tmp, l.path(identity.LogName)); err != nil {
+		return err
+	}
+	if err := l.fs.SyncDir(l.path()); err != nil {
+		return err
+	}
+	l.vkeys, err = l.id.Keys()
+	return err
+}
+
+func (l *Log) createKey() error {
+	signer, err := keys.Create(l.fs, l.statePath(keysDir), l.id.Origin)
+	if err != nil {
+		// A crash may have left the key of a log that never came to be; it has signed nothing but the empty tree.
+		var loadErr error
+		if signer, loadErr = keys.Load(l.fs, l.statePath(keysDir), l.id.Origin); loadErr != nil {
+			return errors.Join(err, loadErr)
+		}
+	}
+	l.signer = signer
+	l.id.VKeys = []string{signer.VKey()}
+	return nil
+}
+
+// checkEmpty refuses a directory that holds a log's files but no log.json: that is damage, not a place for a new log.
+func (l *Log) checkEmpty() error {
+	for _, dir := range []string{archiveDir, pendingDir, indexDir, quarantineDir} {
+		names, err := l.fs.ReadDir(l.path(dir))
+		if err != nil && !notExist(err) {
+			return err
+		}
+		if len(names) > 0 {
+			return &CorruptError{File: identity.LogName, What: fmt.Sprintf("it is missing, and %s/%s is there", dir, names[0])}
+		}
+	}
+	info, err := l.fs.Stat(l.path(openName))
+	if notExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if want := int64(len(segment.AppendHeader(nil, 0, Hash{}))); info.Size > want {
+		return &CorruptError{File: identity.LogName, What: "it is missing, and immutable.log is there", Got: fmt.Sprintf("%d bytes of entries", info.Size-want)}
+	}
+	return l.fs.Chmod(l.path(openName), 0o600)
+}
+
+// newOrigin names a log after its host, with random digits, because no two logs may share an origin.
+func (l *Log) newOrigin() string {
+	host := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '.' {
+			return r
+		}
+		return '-'
+	}, l.hostname)
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails, crypto/rand says
+	return fmt.Sprintf("%s/log/%x", host, b)
+}

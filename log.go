@@ -1,0 +1,322 @@
+package immutable
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tree-of-life-system/immutable/internal/identity"
+	"github.com/tree-of-life-system/immutable/internal/keys"
+	"github.com/tree-of-life-system/immutable/internal/segment"
+	"github.com/tree-of-life-system/immutable/internal/tree"
+	"github.com/tree-of-life-system/immutable/internal/vfs"
+	"github.com/tree-of-life-system/immutable/proof"
+)
+
+// Names in a log's directory. They are part of the format.
+const (
+	openName        = "immutable.log"
+	lockName        = "lock"
+	pendingDir      = "pending"
+	archiveDir      = "archive"
+	indexDir        = "index"
+	quarantineDir   = "quarantine"
+	nextDir         = "next"
+	checkpointName  = "checkpoint"
+	checkpointsName = "checkpoints"
+	reserveName     = "reserve"
+	keysDir         = "keys" // under the log's state directory
+	verifiedName    = "verified"
+)
+
+// Log is one log in one directory. Its methods may be called from any number of goroutines.
+type Log struct {
+	cfg      Config
+	fs       vfs.FS
+	dir      string
+	state    string // this host's directory for this log, under StateDir
+	id       *identity.Log
+	vkeys    []proof.Key
+	hostname string
+	pid      uint32
+	logger   *slog.Logger
+	locks    []io.Closer
+
+	signer *keys.Signer // nil in a log without signatures and when read-only
+	w      *writer      // nil when read-only
+	damage error        // read-only: what ends the readable part of the log
+
+	// Of recovery.
+	tail      segment.Tail // what follows the last commit of immutable.log
+	rebuilt   bool         // the tree was already made again from the entries
+	recovered []byte       // the control entry that is owed for an incomplete batch moved aside
+	owed      atomic.Bool  // there was no room for it yet
+
+	publisher publisher
+	sealer    sealer
+	seen      keyTable
+	buffers   sync.Pool // of *[]byte: batches on their way to the disk; given back to the collector when idle
+	reserve   int64     // bytes allocated in the reserve file; owned by land
+
+	clockHeld atomic.Int64 // how far the clock was behind the last timestamp, nanoseconds
+	lastSync  atomic.Int64 // how long the last sync of a batch took, nanoseconds
+
+	store *tree.Store
+
+	mu       sync.RWMutex // guards what follows: one committed state, seen whole
+	edge     edge         // size, root, chain, tail, time, length of immutable.log
+	root     Hash         // of edge.frontier
+	segments []*segmentFile
+	open     *segmentFile // the last of segments
+	changed  chan struct{}
+	view     *tree.View // over a size up to edge's; renewed when a reader needs more
+	closed   bool
+
+	archivesMu sync.Mutex
+	archives   []*segmentFile // whose archive is open, longest first
+
+	refreshMu sync.Mutex    // read-only: one follower of the files at a time; guards retired
+	retired   []*tree.Store // of before the last rotations
+}
+
+// DefaultStateDir is where a host keeps the heads and keys of its logs: $XDG_STATE_HOME/immutable or
+// ~/.local/state/immutable, on macOS ~/Library/Application Support/immutable, on Windows %LocalAppData%\immutable.
+func DefaultStateDir() (string, error) {
+	if runtime.GOOS == "darwin" || runtime.GOOS == "windows" {
+		dir := os.UserConfigDir
+		if runtime.GOOS == "windows" {
+			dir = os.UserCacheDir // %LocalAppData%
+		}
+		base, err := dir()
+		if err != nil {
+			return "", fmt.Errorf("find a state directory: %w (set --state-dir or IMMUTABLE_STATE_DIR)", err)
+		}
+		return filepath.Join(base, "immutable"), nil
+	}
+	if base := os.Getenv("XDG_STATE_HOME"); filepath.IsAbs(base) {
+		return filepath.Join(base, "immutable"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("find a state directory: %w (set --state-dir or IMMUTABLE_STATE_DIR)", err)
+	}
+	return filepath.Join(home, ".local", "state", "immutable"), nil
+}
+
+func (c *Config) withDefaults() (Config, error) {
+	var out Config
+	if c != nil {
+		out = *c
+	}
+	if out.fs == nil {
+		out.fs = vfs.OS()
+	}
+	if out.now == nil {
+		out.now = time.Now
+	}
+	if out.RotateSize == 0 {
+		out.RotateSize = defaultRotateSize
+	}
+	if out.RotateSize < minRotateSize {
+		return out, fmt.Errorf("rotate size is %d bytes, at least %d", out.RotateSize, minRotateSize)
+	}
+	if out.CheckpointInterval == 0 {
+		out.CheckpointInterval = defaultCheckpointInterval
+	}
+	if out.Logger == nil {
+		out.Logger = slog.New(slog.DiscardHandler)
+	}
+	if out.StateDir == "" {
+		dir, err := DefaultStateDir()
+		if err != nil {
+			return out, err
+		}
+		out.StateDir = dir
+	}
+	if out.Origin != "" {
+		if err := proof.CheckOrigin(out.Origin); err != nil {
+			return out, fmt.Errorf("origin: %w", err)
+		}
+	}
+	return out, nil
+}
+
+// Open opens the log in dir for appending and reading, and makes it if there is none. A nil config means the defaults.
+//
+// It recovers from a crash first: everything that was acknowledged is there, and an incomplete last batch, never
+// acknowledged, is moved to quarantine/ and named by a control entry. It refuses to write, with a *RefusedError, where
+// that could contradict what this host has signed (a restored backup, a copy, a log from another host); with a
+// *CorruptError where a file was damaged or changed; with a *LockedError while another writer has the log. Config.ReadOnly
+// opens such a log for reading.
+func Open(dir string, config *Config) (*Log, error) {
+	cfg, err := config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	name, err := hostname(cfg.Hostname)
+	if err != nil {
+		return nil, err
+	}
+	l := &Log{cfg: cfg, fs: cfg.fs, dir: dir, hostname: name, pid: uint32(os.Getpid()), logger: cfg.Logger, changed: make(chan struct{})}
+	if err := l.openDir(); err != nil {
+		l.release()
+		return nil, err
+	}
+	return l, nil
+}
+
+func (l *Log) openDir() error {
+	if l.cfg.ReadOnly {
+		return l.openReadOnly()
+	}
+	if err := l.openLocked(); err != nil {
+		return err
+	}
+	var bits [8]byte
+	_, _ = rand.Read(bits[:]) // never fails, crypto/rand says
+	l.w = newWriter(l, binary.LittleEndian.Uint64(bits[:])>>22, l.edge)
+	l.publisher.start()
+	l.sealer.start(l)
+	go l.w.run()
+	return l.afterRecovery()
+}
+
+// Origin is the log's name: the first line of its checkpoints.
+func (l *Log) Origin() string { return l.id.Origin }
+
+// Dir is the log's directory.
+func (l *Log) Dir() string { return l.dir }
+
+// VerifierKeys are the keys, as signed-note vkeys, that the log began with. Give them to those who shall verify it.
+func (l *Log) VerifierKeys() []string { return append([]string(nil), l.id.VKeys...) }
+
+// Size is the number of entries that are committed.
+func (l *Log) Size() uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.edge.size()
+}
+
+// Root is the Merkle tree hash over the committed entries, and their number.
+func (l *Log) Root() (Hash, uint64) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.root, l.edge.size()
+}
+
+// advance takes on a new committed state and wakes the followers. l.mu is held.
+func (l *Log) advance(to edge) {
+	l.edge = to
+	l.root = to.frontier.Root()
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// refusal is why this log takes no appends.
+func (l *Log) refusal() error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.closed {
+		return ErrClosed
+	}
+	if l.damage != nil {
+		return fmt.Errorf("%w: %w", ErrReadOnly, l.damage)
+	}
+	return ErrReadOnly
+}
+
+// Close commits what was admitted, finishes sealing, signs a last checkpoint, marks the head clean and lets go of the
+// lock. Later calls return ErrClosed. An error means that the next Open recovers instead; nothing acknowledged is lost.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return ErrClosed
+	}
+	l.closed = true
+	close(l.changed)
+	l.changed = make(chan struct{})
+	l.mu.Unlock()
+	var err error
+	if l.w != nil {
+		l.w.stop()
+		err = errors.Join(l.sealer.stop(), l.publisher.stop(l.w.failed == nil))
+		if l.w.failed != nil {
+			err = l.w.failed
+		}
+	}
+	return errors.Join(err, l.release())
+}
+
+// release gives back files and locks.
+func (l *Log) release() error {
+	var errs []error
+	l.mu.Lock()
+	for _, s := range l.segments {
+		s.close()
+	}
+	l.mu.Unlock()
+	if l.store != nil {
+		errs = append(errs, l.store.Close())
+	}
+	for _, st := range l.retired {
+		errs = append(errs, st.Close())
+	}
+	for _, lock := range l.locks {
+		errs = append(errs, lock.Close())
+	}
+	l.locks = nil
+	return errors.Join(errs...)
+}
+
+// stop admits nothing more and waits until everything admitted is committed or refused.
+func (w *writer) stop() {
+	w.pool.shut(ErrClosed)
+	close(w.quit)
+	<-w.ended
+	for _, r := range w.pool.close(ErrClosed) {
+		r.fail(ErrClosed)
+	}
+}
+
+// call runs f in the writer, between two batches.
+func (w *writer) call(ctx context.Context, f func() error) error {
+	done := make(chan error, 1)
+	select {
+	case w.calls <- func() { done <- f() }:
+		return <-done
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-w.ended:
+		return ErrClosed
+	}
+}
+
+func (l *Log) path(parts ...string) string {
+	return filepath.Join(append([]string{l.dir}, parts...)...)
+}
+
+func (l *Log) statePath(parts ...string) string {
+	return filepath.Join(append([]string{l.state}, parts...)...)
+}
+
+func notExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// ID is an entry's id, a UUIDv7. String is its usual form.
+type ID [36]byte
+
+func (id ID) String() string { return string(id[:]) }
+
+// MarshalText gives the usual form.
+func (id ID) MarshalText() ([]byte, error) { return id[:], nil }

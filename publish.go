@@ -1,0 +1,336 @@
+package immutable
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tree-of-life-system/immutable/internal/identity"
+	"github.com/tree-of-life-system/immutable/internal/vfs"
+	"github.com/tree-of-life-system/immutable/proof"
+)
+
+// maxNote bounds a checkpoint file.
+const maxNote = 64 << 10
+
+// publisher signs checkpoints, at most one an interval while there is something new, off the append path.
+//
+// Order, so that no signature is ever contradicted: entries durable, tree and chain synced, head, history, checkpoint.
+type publisher struct {
+	l      *Log
+	wake   chan struct{} // capacity 1: something was committed
+	quit   chan struct{}
+	ended  chan struct{}
+	mu     sync.Mutex    // one publication at a time; guards what follows
+	head   identity.Head // as it stands on the disk
+	length int64         // of the history, durable
+	note   []byte        // the newest checkpoint as it stands on the disk
+	size   uint64        // its size
+	kept   uint64        // the last size in the history
+	keptAt time.Time
+	err    error // of the last publication
+	at     time.Time
+}
+
+// resume takes over what the disk has, after recovery: it cuts a torn note off the history and signs anew where a
+// crash left the checkpoint behind.
+func (p *publisher) resume(l *Log, head *identity.Head) error {
+	p.l, p.head = l, *head
+	p.wake, p.quit, p.ended = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
+	note, err := vfs.ReadFile(l.fs, l.path(checkpointName), maxNote)
+	if err != nil {
+		return fmt.Errorf("read the newest checkpoint: %w", err)
+	}
+	c, err := proof.OpenCheckpoint(note, l.id.Origin, l.vkeys)
+	if err != nil {
+		return &CorruptError{File: checkpointName, What: err.Error()}
+	}
+	if err := l.checkpointFits(c, head); err != nil {
+		return err
+	}
+	p.note, p.size = note, c.Size
+	return p.resumeHistory()
+}
+
+// checkpointFits compares a checkpoint found in the directory with the entries and with the head.
+func (l *Log) checkpointFits(c proof.Checkpoint, head *identity.Head) error {
+	if c.Size > head.Size || head.Clean && c.Size != head.Size {
+		return &RefusedError{
+			Dir: l.dir, Reason: fmt.Sprintf("the newest checkpoint has %d entries, this host's head %d: one of them is an older copy", c.Size, head.Size),
+			Ours: c.Text(), Known: headText(head), Next: "bring back the newer of the two; `immutable verify` shows which entries are there",
+		}
+	}
+	root, err := l.rootAt(c.Size)
+	if err != nil {
+		return err
+	}
+	if root != c.Root {
+		return &RefusedError{
+			Dir: l.dir, Reason: fmt.Sprintf("the first %d entries are not the ones that were signed", c.Size),
+			Ours: proof.Checkpoint{Origin: c.Origin, Size: c.Size, Root: root}.Text(), Known: c.Text(), Next: "`immutable verify` names the damage; `immutable repair --from BACKUP` takes good segments from a copy",
+		}
+	}
+	return nil
+}
+
+// resumeHistory finds the last kept size. After a crash bytes beyond what the head knows may be a torn note.
+func (p *publisher) resumeHistory() error {
+	l := p.l
+	f, err := l.fs.OpenRW(l.path(checkpointsName))
+	if err != nil {
+		return fmt.Errorf("open the history of checkpoints: %w", err)
+	}
+	defer f.Close()
+	length, err := f.Size()
+	if err != nil {
+		return err
+	}
+	if length < p.head.Kept || p.head.Clean && length != p.head.Kept {
+		return &CorruptError{File: checkpointsName, Offset: min(length, p.head.Kept), What: "the history of checkpoints was cut or added to", Got: fmt.Sprintf("%d bytes", length), Want: fmt.Sprintf("%d", p.head.Kept)}
+	}
+	last, end, err := l.lastKept(f, length)
+	if err != nil {
+		return err
+	}
+	if end < length {
+		if end < p.head.Kept {
+			return &CorruptError{File: checkpointsName, Offset: end, What: "the last note that was kept is damaged"}
+		}
+		if err := l.cutHistory(f, end, length); err != nil {
+			return err
+		}
+	}
+	p.kept, p.keptAt, p.length = last, l.cfg.now(), end
+	return nil
+}
+
+// lastKept returns the size of the last whole note in the history, and where it ends.
+func (l *Log) lastKept(f vfs.File, length int64) (size uint64, end int64, err error) {
+	from := max(length-2*maxNote, 0)
+	buf := make([]byte, length-from)
+	if n, err := f.ReadAt(buf, from); n < len(buf) {
+		return 0, 0, fmt.Errorf("%s: %w", checkpointsName, err)
+	}
+	for stop := len(buf); stop > 0; {
+		at := 0
+		if i := bytes.LastIndex(buf[:stop], []byte("\n\n"+l.id.Origin+"\n")); i >= 0 {
+			at = i + 2
+		} else if from > 0 {
+			break
+		}
+		note, rest := l.cutNote(buf[at:])
+		if c, err := proof.OpenCheckpoint(note, l.id.Origin, l.vkeys); err == nil {
+			return c.Size, length - int64(len(rest)), nil
+		}
+		stop = at - 1
+	}
+	return 0, 0, &CorruptError{File: checkpointsName, Offset: from, What: "no whole checkpoint at its end"}
+}
+
+// cutNote takes the first note off a history: text, empty line, signatures, and the empty line that ends it there.
+func (l *Log) cutNote(b []byte) (note, rest []byte) {
+	text := bytes.Index(b, []byte("\n\n"))
+	if text < 0 {
+		return nil, nil
+	}
+	end := text + 2
+	if len(l.vkeys) > 0 {
+		i := bytes.Index(b[end:], []byte("\n\n"))
+		if i < 0 {
+			return nil, nil
+		}
+		end += i + 1
+	}
+	if end >= len(b) || b[end] != '\n' {
+		return nil, nil
+	}
+	return b[:end], b[end+1:]
+}
+
+// cutHistory moves a torn last note aside and cuts it.
+func (l *Log) cutHistory(f vfs.File, end, length int64) error {
+	data := make([]byte, length-end)
+	if n, err := f.ReadAt(data, end); n < len(data) {
+		return err
+	}
+	if err := l.setAside(quarantineFile(end, data), bytes.NewReader(data), 0, int64(len(data))); err != nil {
+		return fmt.Errorf("move a torn note of %s aside: %w", checkpointsName, err)
+	}
+	if err := f.Truncate(end); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+func (p *publisher) start() { go p.run() }
+
+func (p *publisher) run() {
+	defer close(p.ended)
+	for {
+		select {
+		case <-p.wake:
+		case <-p.quit:
+			return
+		}
+		select {
+		case <-time.After(p.l.cfg.CheckpointInterval):
+		case <-p.quit:
+			return
+		}
+		if err := p.publish(false); err != nil {
+			p.l.logger.Error("checkpoint not published; trying again", "error", err)
+			p.poke()
+		}
+	}
+}
+
+// poke says that there is something new.
+func (p *publisher) poke() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// stop signs the last checkpoint and, after an orderly end, marks the head clean.
+func (p *publisher) stop(orderly bool) error {
+	close(p.quit)
+	<-p.ended
+	if !orderly {
+		return nil
+	}
+	err := p.publish(true)
+	if isNoSpace(err) && p.l.giveUpReserve() {
+		err = p.publish(true)
+	}
+	if err != nil {
+		return fmt.Errorf("sign the last checkpoint: %w", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.head.Clean {
+		return nil
+	}
+	return p.writeHead(func(h *identity.Head) { h.Clean = true })
+}
+
+// markDirty tells the head that entries follow. It is durable before the session's first batch is written.
+func (p *publisher) markDirty() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.head.Clean {
+		return nil
+	}
+	return p.writeHead(func(h *identity.Head) { h.Clean = false })
+}
+
+func (p *publisher) writeHead(change func(*identity.Head)) error {
+	head := p.head
+	head.Kept = p.length
+	change(&head)
+	if err := p.l.writeHead(&head); err != nil {
+		return err
+	}
+	p.head = head
+	return nil
+}
+
+func (l *Log) writeHead(h *identity.Head) error {
+	name := l.statePath(identity.HeadName)
+	if err := vfs.WriteAtomic(l.fs, name+".new", name, h.Append(nil), 0o600); err != nil {
+		return fmt.Errorf("write the head: %w", err)
+	}
+	return nil
+}
+
+// publish signs the committed state, if it is new. keep puts it into the history whatever its age.
+func (p *publisher) publish(keep bool) (err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer func() { p.err, p.at = err, p.l.cfg.now() }()
+	root, size := p.l.Root()
+	keep = keep || p.l.cfg.now().Sub(p.keptAt) >= keepInterval
+	if size == p.size && (!keep || p.kept == size) && p.head.Size == size {
+		return nil
+	}
+	if err := p.consistent(size); err != nil {
+		return err
+	}
+	if err := p.l.store.Flush(); err != nil {
+		return fmt.Errorf("sync tree and chain: %w", err)
+	}
+	note := p.note
+	if size != p.size {
+		if note, err = p.l.sign(proof.Checkpoint{Origin: p.l.id.Origin, Size: size, Root: root}); err != nil {
+			return err
+		}
+	}
+	if err := p.writeHead(func(h *identity.Head) { h.Size, h.Root = size, root }); err != nil {
+		return err
+	}
+	if keep && p.kept != size {
+		if err := p.keep(note, size); err != nil {
+			return err
+		}
+	}
+	if !bytes.Equal(note, p.note) {
+		if err := vfs.WriteAtomic(p.l.fs, p.l.path(nextDir, checkpointName), p.l.path(checkpointName), note, 0o600); err != nil {
+			return fmt.Errorf("write the checkpoint: %w", err)
+		}
+		p.note, p.size = note, size
+	}
+	return nil
+}
+
+// consistent is asked before every signature: the head on the disk is the one this writer left, and the entries that it
+// covers, read back from the disk, still yield its root. Signing a second history is the one thing a log must never do.
+func (p *publisher) consistent(size uint64) error {
+	onDisk, err := p.l.loadHead()
+	if err != nil {
+		return fmt.Errorf("read the head back before signing: %w", err)
+	}
+	if *onDisk != p.head {
+		return fmt.Errorf("the head changed on the disk while this writer had the log (size %d, expected %d): nothing is signed", onDisk.Size, p.head.Size)
+	}
+	if size < p.head.Size {
+		return fmt.Errorf("the log has %d entries and its head %d: nothing is signed", size, p.head.Size)
+	}
+	root, err := p.l.rootAt(p.head.Size)
+	if err != nil {
+		return fmt.Errorf("read the signed entries back before signing again: %w", err)
+	}
+	if root != p.head.Root {
+		return fmt.Errorf("the first %d entries yield root %s, signed was %s: nothing is signed", p.head.Size, root.Base64(), p.head.Root.Base64())
+	}
+	return nil
+}
+
+// keep appends a note to the history. A failed append is taken back, so that the next one does not follow a torn note.
+func (p *publisher) keep(note []byte, size uint64) error {
+	f, err := p.l.fs.OpenRW(p.l.path(checkpointsName))
+	if err != nil {
+		return fmt.Errorf("keep the checkpoint: %w", err)
+	}
+	defer f.Close()
+	record := append(append([]byte(nil), note...), '\n')
+	_, err = f.WriteAt(record, p.length)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err != nil {
+		return fmt.Errorf("keep the checkpoint: %w", errors.Join(err, f.Truncate(p.length)))
+	}
+	p.length += int64(len(record)) // durable; the next head says so
+	p.kept, p.keptAt = size, p.l.cfg.now()
+	return nil
+}
+
+// sign makes the note of a checkpoint; in a log without signatures, its text and an empty line.
+func (l *Log) sign(c proof.Checkpoint) ([]byte, error) {
+	if l.signer == nil {
+		return []byte(c.Text() + "\n"), nil
+	}
+	return l.signer.Sign(c.Text())
+}

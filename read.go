@@ -1,0 +1,470 @@
+package immutable
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"slices"
+	"time"
+
+	"github.com/tree-of-life-system/immutable/internal/entry"
+	"github.com/tree-of-life-system/immutable/internal/tree"
+	"github.com/tree-of-life-system/immutable/proof"
+)
+
+// Entry is one committed event. What a read returns was hashed again and proven against the committed tree.
+type Entry struct {
+	Index     uint64
+	ID        ID
+	Timestamp time.Time // when the log took it, UTC, never decreasing
+	Level     Level
+	Message   string
+	Metadata  json.RawMessage // a JSON object, spelled as the source did
+	Hostname  string
+	PID       uint32
+
+	EventTime      time.Time // when the source says it happened; zero if it does not
+	TraceID        string
+	SpanID         string
+	IdempotencyKey string
+	Control        json.RawMessage // of an entry that the log itself wrote: what it records
+
+	Leaf Hash            // RFC 6962 leaf hash of Line
+	Line json.RawMessage // the entry's exact bytes, as they were hashed
+}
+
+// Block is the public view of one entry in the chain. Hash is SHA-256(0x02 || PreviousHash || SHA-256(0x00 || Data)):
+// it covers everything before it.
+type Block struct {
+	Index        uint64    `json:"index"`
+	Timestamp    time.Time `json:"timestamp"`
+	Data         string    `json:"data"`
+	Hash         Hash      `json:"hash"`
+	PreviousHash Hash      `json:"previousHash"`
+}
+
+// Query selects entries. The zero value selects all, oldest first.
+type Query struct {
+	Levels  []Level   // any of these; none means all
+	Since   time.Time // timestamp at or after; zero means no bound
+	Until   time.Time // timestamp before; zero means no bound
+	From    uint64    // index at or after; with Reverse, at or before, and 0 means the newest
+	Limit   int       // at most so many; 0 means all
+	Reverse bool      // newest first
+}
+
+// Entries returns the committed entries that the query selects, as of the moment of the call. An error ends them: what
+// came before it is proven.
+func (l *Log) Entries(ctx context.Context, q Query) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		if err := l.refresh(); err != nil {
+			yield(Entry{}, err)
+			return
+		}
+		at, err := l.committed()
+		if err == nil {
+			err = l.scan(ctx, &q, &at, func(e *Entry) bool { return yield(*e, nil) })
+		}
+		if err == nil && !q.Reverse {
+			err = l.readableEnd(&q)
+		}
+		if err != nil {
+			yield(Entry{}, err)
+		}
+	}
+}
+
+// committed is the state that a read is of.
+func (l *Log) committed() (edge, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if l.closed {
+		return edge{}, ErrClosed
+	}
+	return l.edge, nil
+}
+
+// readableEnd is the damage behind the last readable entry of a log that was opened read-only in spite of it.
+func (l *Log) readableEnd(q *Query) error {
+	if l.damage == nil || q.Limit > 0 {
+		return nil
+	}
+	return fmt.Errorf("entries after these cannot be read: %w", l.damage)
+}
+
+// scan calls visit for the entries of the state at that q selects, until it returns false.
+func (l *Log) scan(ctx context.Context, q *Query, at *edge, visit func(*Entry) bool) error {
+	size := at.size()
+	if size == 0 || !q.Reverse && q.From >= size {
+		return nil
+	}
+	from, last := q.From/tree.GroupSize, (size-1)/tree.GroupSize
+	if q.Reverse {
+		from = last
+		if q.From > 0 && q.From < size {
+			from = q.From / tree.GroupSize
+		}
+	}
+	var g group
+	left := q.Limit
+	for k := from; k <= last; {
+		skip, next := l.skip(q, k)
+		if !skip {
+			if err := l.readGroup(ctx, k, at, &g); err != nil {
+				return err
+			}
+			more, err := visitGroup(q, &g, &left, visit)
+			if err != nil || !more {
+				return err
+			}
+		}
+		if q.Reverse {
+			if next == 0 {
+				return nil
+			}
+			k = next - 1
+			continue
+		}
+		k = next
+	}
+	return nil
+}
+
+// visitGroup visits the group's entries that q selects. more is false when q needs nothing further.
+func visitGroup(q *Query, g *group, left *int, visit func(*Entry) bool) (more bool, err error) {
+	first := g.number * tree.GroupSize
+	for n := range g.lines {
+		i := n
+		if q.Reverse {
+			i = len(g.lines) - 1 - n
+		}
+		index := first + uint64(i)
+		if q.Reverse && q.From > 0 && index > q.From || !q.Reverse && index < q.From {
+			continue
+		}
+		t, level, ok := entry.Peek(g.lines[i])
+		if !ok {
+			return false, fmt.Errorf("entry %d has no timestamp and level where they belong", index)
+		}
+		if len(q.Levels) > 0 && !slices.Contains(q.Levels, level) ||
+			!q.Since.IsZero() && t < clampNano(q.Since) || !q.Until.IsZero() && t >= clampNano(q.Until) {
+			continue
+		}
+		e, err := newEntry(index, g.lines[i], g.leaves[i])
+		if err != nil {
+			return false, err
+		}
+		if !visit(e) {
+			return false, nil
+		}
+		if *left--; *left == 0 {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// clampNano is t in Unix nanoseconds; times outside their range become its ends.
+func clampNano(t time.Time) int64 {
+	const first, last = -1 << 63, 1<<63 - 1
+	switch {
+	case t.Before(time.Unix(0, first)):
+		return first
+	case t.After(time.Unix(0, last)):
+		return last
+	}
+	return t.UnixNano()
+}
+
+// skip says whether no entry of group k can match, and which group to look at next: the one after k or, in reverse, one
+// more than the one before. It asks the index of a sealed segment; without a valid one nothing is skipped.
+func (l *Log) skip(q *Query, k uint64) (skip bool, next uint64) {
+	next = k + 1
+	if q.Reverse {
+		next = k
+	}
+	if len(q.Levels) == 0 && q.Since.IsZero() && q.Until.IsZero() {
+		return false, next
+	}
+	x := l.indexFor(k)
+	if x == nil {
+		return false, next
+	}
+	g := &x.Groups[k-x.First/tree.GroupSize]
+	if !q.Since.IsZero() && g.TimeMax < clampNano(q.Since) || !q.Until.IsZero() && g.TimeMin >= clampNano(q.Until) {
+		return true, next
+	}
+	if len(q.Levels) > 0 && !slices.ContainsFunc(q.Levels, func(v Level) bool { return g.Levels[v] > 0 }) {
+		return true, next
+	}
+	return false, next
+}
+
+// newEntry decodes a proven line. The entry owns its memory.
+func newEntry(index uint64, line []byte, leaf Hash) (*Entry, error) {
+	own := slices.Clone(line)
+	var d entry.Line
+	if err := entry.Decode(own, &d); err != nil {
+		return nil, fmt.Errorf("entry %d: %w", index, err)
+	}
+	e := &Entry{
+		Index: index, ID: ID(d.ID), Timestamp: timeOf(d.Time), Level: d.Level, Metadata: d.Metadata, PID: d.PID,
+		TraceID: string(d.TraceID), SpanID: string(d.SpanID), Control: d.Log, Leaf: leaf, Line: own,
+	}
+	var err error
+	for _, s := range []struct {
+		raw []byte
+		to  *string
+	}{{d.Message, &e.Message}, {d.Hostname, &e.Hostname}, {d.IdempotencyKey, &e.IdempotencyKey}} {
+		if s.raw == nil {
+			continue
+		}
+		if *s.to, err = entry.Unquote(s.raw); err != nil {
+			return nil, fmt.Errorf("entry %d: %w", index, err)
+		}
+	}
+	if d.EventTime != nil {
+		if e.EventTime, err = entry.ParseEventTime(d.EventTime); err != nil {
+			return nil, fmt.Errorf("entry %d: %w", index, err)
+		}
+	}
+	return e, nil
+}
+
+// Entry returns the entry at index.
+func (l *Log) Entry(ctx context.Context, index uint64) (Entry, error) {
+	g, _, err := l.groupOf(ctx, index)
+	if err != nil {
+		return Entry{}, err
+	}
+	i := index % tree.GroupSize
+	e, err := newEntry(index, g.lines[i], g.leaves[i])
+	if err != nil {
+		return Entry{}, err
+	}
+	return *e, nil
+}
+
+// groupOf reads the group that holds index, and the state it was proven against.
+func (l *Log) groupOf(ctx context.Context, index uint64) (*group, *edge, error) {
+	at, err := l.committed()
+	if err != nil {
+		return nil, nil, err
+	}
+	if index >= at.size() {
+		if err := l.refresh(); err != nil {
+			return nil, nil, err
+		}
+		if at, err = l.committed(); err != nil {
+			return nil, nil, err
+		}
+	}
+	if index >= at.size() {
+		return nil, nil, fmt.Errorf("entry %d: %w; the log has %d entries, the first is 0", index, ErrNotFound, at.size())
+	}
+	var g group
+	if err := l.readGroup(ctx, index/tree.GroupSize, &at, &g); err != nil {
+		return nil, nil, err
+	}
+	return &g, &at, nil
+}
+
+// Block returns the entry at index with its place in the hash chain.
+func (l *Log) Block(ctx context.Context, index uint64) (Block, error) {
+	g, at, err := l.groupOf(ctx, index)
+	if err != nil {
+		return Block{}, err
+	}
+	before, after, err := l.chainAround(g, at, index)
+	if err != nil {
+		return Block{}, err
+	}
+	line := g.lines[index%tree.GroupSize]
+	t, err := timestampOf(line)
+	if err != nil {
+		return Block{}, err
+	}
+	return Block{Index: index, Timestamp: timeOf(t), Data: string(line), Hash: after, PreviousHash: before}, nil
+}
+
+// chainAround recomputes the chain through index's group, from the stored hash before it to the one after it, which
+// must come out: a forged chain file is noticed here or at the next group that was not forged.
+func (l *Log) chainAround(g *group, at *edge, index uint64) (before, after Hash, err error) {
+	var chain Hash
+	if g.number > 0 {
+		if chain, err = l.store.Chain(g.number - 1); err != nil {
+			return before, after, err
+		}
+	}
+	for i, leaf := range g.leaves {
+		previous := chain
+		chain = proof.ChainHash(chain, leaf)
+		if uint64(i) == index%tree.GroupSize {
+			before, after = previous, chain
+		}
+	}
+	want := at.chain
+	if len(g.leaves) == tree.GroupSize {
+		if want, err = l.store.Chain(g.number); err != nil {
+			return before, after, err
+		}
+	}
+	if chain != want {
+		return before, after, &CorruptError{File: "chain", Offset: int64(g.number) * proof.HashSize, What: "chain hash differs from its recomputation; `immutable rebuild` makes the file again from the entries", Got: want.String(), Want: chain.String()}
+	}
+	return before, after, nil
+}
+
+// InclusionProof proves that the entry at index is in the log of the first size entries; size 0 means all. Hashes are
+// ordered as in RFC 6962, the leaf's sibling first; proof.CheckInclusion checks them.
+func (l *Log) InclusionProof(ctx context.Context, index, size uint64) ([]Hash, error) {
+	v, at, err := l.viewAt(size)
+	if err != nil {
+		return nil, err
+	}
+	if size == 0 {
+		size = at.size()
+	}
+	if index >= size {
+		return nil, fmt.Errorf("inclusion of entry %d in size %d: %w", index, size, ErrNotFound)
+	}
+	leaves := l.leavesAt(ctx, at)
+	if size < at.size() {
+		if v, err = l.earlier(v, size, leaves); err != nil {
+			return nil, err
+		}
+	}
+	own, err := leaves(index / tree.GroupSize)
+	if err != nil {
+		return nil, err
+	}
+	return v.Inclusion(index, own[:min(uint64(len(own)), size-index/tree.GroupSize*tree.GroupSize)])
+}
+
+// earlier is the tree as it was at a smaller size, proven by the present one.
+func (l *Log) earlier(v *tree.View, size uint64, leaves func(uint64) ([]Hash, error)) (*tree.View, error) {
+	root, err := v.RootAt(size, leaves)
+	if err != nil {
+		return nil, err
+	}
+	var tail []Hash
+	if n := size % tree.GroupSize; n > 0 {
+		if tail, err = leaves(size / tree.GroupSize); err != nil {
+			return nil, err
+		}
+		tail = tail[:n]
+	}
+	return l.store.View(size, root, tail)
+}
+
+// ConsistencyProof proves that the log of the first b entries begins with the log of the first a; b 0 means all.
+// proof.CheckConsistency checks it.
+func (l *Log) ConsistencyProof(ctx context.Context, a, b uint64) ([]Hash, error) {
+	v, at, err := l.viewAt(b)
+	if err != nil {
+		return nil, err
+	}
+	if b == 0 {
+		b = at.size()
+	}
+	if a > b {
+		return nil, fmt.Errorf("consistency from size %d to %d: the first must not be larger", a, b)
+	}
+	return v.Consistency(a, b, l.leavesAt(ctx, at))
+}
+
+// RootAt returns the Merkle tree hash over the first size entries, recomputed from entries that are read and proven.
+func (l *Log) RootAt(ctx context.Context, size uint64) (Hash, error) {
+	if size == 0 {
+		return proof.EmptyRoot(), nil
+	}
+	v, at, err := l.viewAt(size)
+	if err != nil {
+		return Hash{}, err
+	}
+	return v.RootAt(size, l.leavesAt(ctx, at))
+}
+
+// viewAt is the newest committed tree, which must have at least size entries.
+func (l *Log) viewAt(size uint64) (*tree.View, *edge, error) {
+	if err := l.refresh(); err != nil {
+		return nil, nil, err
+	}
+	l.mu.RLock()
+	at, root, closed := l.edge, l.root, l.closed
+	l.mu.RUnlock()
+	if closed {
+		return nil, nil, ErrClosed
+	}
+	if size > at.size() {
+		return nil, nil, fmt.Errorf("size %d: %w; the log has %d entries", size, ErrNotFound, at.size())
+	}
+	v, err := l.store.View(at.size(), root, at.tail)
+	return v, &at, err
+}
+
+// Checkpoint returns the newest signed checkpoint as a C2SP note. In a log without signatures it is the text and an
+// empty line.
+func (l *Log) Checkpoint() ([]byte, error) { return l.readCheckpoint() }
+
+// Subscribe returns the entries from index from on: first those that are there, then each new one as it is committed,
+// without a gap or a duplicate, until ctx ends, the log is closed (ErrClosed) or the caller stops. A slow caller delays
+// nobody: it reads from the files.
+func (l *Log) Subscribe(ctx context.Context, from uint64) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		for {
+			changed := l.changes()
+			if err := l.refresh(); err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			at, err := l.committed()
+			if err == nil {
+				stopped := false
+				err = l.scan(ctx, &Query{From: from}, &at, func(e *Entry) bool {
+					from = e.Index + 1
+					stopped = !yield(*e, nil)
+					return !stopped
+				})
+				if stopped {
+					return
+				}
+			}
+			if err == nil {
+				err = l.await(ctx, changed)
+			}
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+		}
+	}
+}
+
+func (l *Log) changes() chan struct{} {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.changed
+}
+
+// followInterval is how often a reader in another process looks for what a writer has added.
+const followInterval = 100 * time.Millisecond
+
+// await returns when there may be something new.
+func (l *Log) await(ctx context.Context, changed chan struct{}) error {
+	var tick <-chan time.Time
+	if l.w == nil {
+		t := time.NewTimer(followInterval)
+		defer t.Stop()
+		tick = t.C
+	}
+	select {
+	case <-changed:
+		return nil
+	case <-tick:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

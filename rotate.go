@@ -1,0 +1,514 @@
+package immutable
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"sync"
+
+	"github.com/tree-of-life-system/immutable/internal/entry"
+	"github.com/tree-of-life-system/immutable/internal/index"
+	"github.com/tree-of-life-system/immutable/internal/segment"
+	"github.com/tree-of-life-system/immutable/internal/tree"
+	"github.com/tree-of-life-system/immutable/internal/vfs"
+)
+
+// maxPending is how many full segments may wait to be sealed before appends wait. It is part of the format.
+const maxPending = 4
+
+// Rotate ends the open segment, whatever its size, and waits until it is sealed. Entries after the last whole group of
+// 256 stay in the open segment; with no whole group there is nothing to seal and Rotate does nothing.
+func (l *Log) Rotate(ctx context.Context) error {
+	if l.w == nil {
+		return l.refusal()
+	}
+	if err := l.w.call(ctx, l.w.rotate); err != nil {
+		return err
+	}
+	return l.sealer.wait(ctx)
+}
+
+// rotateIfDue rotates a segment that has reached its size. It waits for the sealer while four segments wait, unless
+// sealing fails: then the open segment grows on, and appends go on while there is room.
+func (w *writer) rotateIfDue() bool {
+	if w.failed != nil || w.next.offset < w.l.cfg.RotateSize || w.next.offset < w.retryAt {
+		return false
+	}
+	if w.wholeGroups() == 0 {
+		return false
+	}
+	for w.l.sealer.waiting() >= maxPending {
+		if !w.l.sealer.progress() {
+			w.retryAt = w.next.offset + w.l.cfg.RotateSize/16
+			return false
+		}
+	}
+	before := w.next.offset
+	if err := w.rotate(); err != nil {
+		w.l.logger.Error("segment not rotated; trying again later", "error", err)
+		w.retryAt = before + w.l.cfg.RotateSize/16
+	}
+	return true
+}
+
+// wholeGroups is how many groups the open segment could seal.
+func (w *writer) wholeGroups() uint64 {
+	return (w.next.size() - w.l.open.first) / tree.GroupSize
+}
+
+// rotate makes the open segment a pending one and begins the next, in the writer, between two batches. The order is
+// docs/format.md's: a crash between any two steps leaves a state that recovery finishes or takes back.
+func (w *writer) rotate() error {
+	l := w.l
+	if w.failed != nil {
+		return w.failed
+	}
+	if w.wholeGroups() == 0 {
+		return nil
+	}
+	if err := l.publisher.markDirty(); err != nil {
+		return err
+	}
+	// The tree is on the disk before its entries leave the open segment, so that recovery never needs to read pending
+	// segments to know it. It does not depend on it.
+	if err := l.store.Flush(); err != nil {
+		return fmt.Errorf("sync tree and chain: %w", err)
+	}
+	first := w.next.size() - w.next.size()%tree.GroupSize
+	next, err := l.writeNext(first, &w.next)
+	if err != nil {
+		return fmt.Errorf("begin the next segment: %w", err)
+	}
+	name := l.path(pendingDir, segment.PendingName(l.open.first))
+	if err := l.linkPending(name); err != nil {
+		return fmt.Errorf("set the full segment aside: %w", err)
+	}
+	if err := l.replaceOpen(); err != nil {
+		// Which of the two files is immutable.log now is unknown: recovery finds out.
+		return w.fail(fmt.Errorf("put the next segment in place: %w", err))
+	}
+	f, err := l.openLogFile()
+	if err != nil {
+		return w.fail(fmt.Errorf("open the next segment: %w", err))
+	}
+	next.file = f
+	l.mu.Lock()
+	old := l.open
+	old.kind, old.end, old.length = pending, first, w.next.offset
+	l.segments = append(l.segments[:len(l.segments):len(l.segments)], next)
+	l.open = next
+	l.edge.offset = next.length
+	l.mu.Unlock()
+	w.next.offset = next.length
+	l.sealer.poke()
+	return nil
+}
+
+// writeNext writes the file that is to be the next open segment: the segment line, the entries after the last whole
+// group, and their commit line.
+func (l *Log) writeNext(first uint64, at *edge) (*segmentFile, error) {
+	chain, err := l.store.Chain(first/tree.GroupSize - 1)
+	if err != nil {
+		return nil, err
+	}
+	data := segment.AppendHeader(nil, first, chain)
+	s := &segmentFile{first: first, kind: open, from: first / tree.GroupSize}
+	if n := int(at.size() - first); n > 0 {
+		var g group
+		if err := l.readGroup(context.Background(), first/tree.GroupSize, at, &g); err != nil {
+			return nil, err
+		}
+		s.starts = []int64{int64(len(data))}
+		for _, line := range g.lines {
+			if _, level, ok := entry.Peek(line); ok {
+				s.levels[level]++
+			}
+			data = append(append(data, line...), '\n')
+		}
+		data = segment.AppendCommit(data, at.size(), at.chain, at.frontier.Root())
+	}
+	s.length = int64(len(data))
+	tmp := l.path(nextDir, openName)
+	return s, vfs.WriteAtomic(l.fs, tmp+".new", tmp, data, 0o444)
+}
+
+// linkPending gives immutable.log its second name, durably. A failure leaves things as they were.
+func (l *Log) linkPending(name string) error {
+	err := l.fs.Link(l.path(openName), name)
+	if err == nil {
+		if err = errors.Join(l.fs.SyncDir(l.path(pendingDir)), l.fs.SyncDir(l.path())); err == nil {
+			return nil
+		}
+		err = errors.Join(err, l.fs.Remove(name))
+	}
+	return err
+}
+
+func (l *Log) replaceOpen() error {
+	if err := l.fs.Rename(l.path(nextDir, openName), l.path(openName)); err != nil {
+		return err
+	}
+	return errors.Join(l.fs.SyncDir(l.path()), l.fs.SyncDir(l.path(nextDir)))
+}
+
+// sealer turns pending segments into archives, oldest first, in the background.
+type sealer struct {
+	l      *Log
+	wake   chan struct{} // capacity 1
+	ctx    context.Context
+	cancel context.CancelFunc
+	ended  chan struct{}
+
+	mu   sync.Mutex // guards what follows
+	err  error      // of the last attempt
+	turn chan struct{}
+}
+
+func (s *sealer) start(l *Log) {
+	s.l, s.wake, s.ended, s.turn = l, make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	go s.run()
+	s.poke()
+}
+
+func (s *sealer) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *sealer) run() {
+	defer close(s.ended)
+	for {
+		select {
+		case <-s.wake:
+		case <-s.ctx.Done():
+			return
+		}
+		for seg := s.oldest(); seg != nil && s.ctx.Err() == nil; seg = s.oldest() {
+			err := s.l.seal(s.ctx, seg)
+			if err != nil && !errors.Is(err, context.Canceled) {
+				s.l.logger.Error("segment not sealed; trying again with the next rotation", "first", seg.first, "error", err)
+			}
+			s.mu.Lock()
+			s.err = err
+			close(s.turn)
+			s.turn = make(chan struct{})
+			s.mu.Unlock()
+			if err != nil {
+				break
+			}
+		}
+	}
+}
+
+func (s *sealer) oldest() *segmentFile {
+	s.l.mu.RLock()
+	defer s.l.mu.RUnlock()
+	for _, seg := range s.l.segments {
+		if seg.kind == pending {
+			return seg
+		}
+	}
+	return nil
+}
+
+func (s *sealer) waiting() (n int) {
+	s.l.mu.RLock()
+	defer s.l.mu.RUnlock()
+	for _, seg := range s.l.segments {
+		if seg.kind == pending {
+			n++
+		}
+	}
+	return n
+}
+
+// progress waits for the next attempt to end, and says whether it sealed a segment.
+func (s *sealer) progress() bool {
+	s.mu.Lock()
+	turn := s.turn
+	s.mu.Unlock()
+	if s.waiting() == 0 {
+		return true
+	}
+	s.poke()
+	<-turn
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err == nil
+}
+
+// wait returns when nothing is left to seal, or with what stopped the sealer.
+func (s *sealer) wait(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		turn := s.turn
+		s.mu.Unlock()
+		if s.waiting() == 0 {
+			return nil
+		}
+		s.poke()
+		select {
+		case <-turn:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.ended:
+			return ErrClosed
+		}
+		s.mu.Lock()
+		err := s.err
+		s.mu.Unlock()
+		if err != nil {
+			return fmt.Errorf("seal: %w", err)
+		}
+	}
+}
+
+// stop seals what waits, unless sealing fails, and ends the sealer.
+func (s *sealer) stop() error {
+	err := s.wait(context.Background())
+	s.cancel()
+	<-s.ended
+	return err
+}
+
+// seal makes the archive, index and seal of a pending segment, each durable before the next, and lets go of the
+// pending file last. What an interrupted attempt left is made again, except an archive, which is checked.
+func (l *Log) seal(ctx context.Context, s *segmentFile) error {
+	archiveName := archiveDir + "/" + segment.ArchiveName(s.first)
+	idx, err := l.writeArchive(ctx, s, archiveName)
+	if err != nil {
+		return fmt.Errorf("%s: %w", archiveName, err)
+	}
+	if err := l.publisher.cover(s.end); err != nil {
+		return err
+	}
+	if err := l.writeSeal(s.first, s.end, idx); err != nil {
+		return err
+	}
+	name := l.path(pendingDir, segment.PendingName(s.first))
+	l.mu.Lock()
+	s.kind = archived
+	s.levels, s.counted = levelsOf(idx), true
+	s.starts, s.early = nil, nil
+	l.mu.Unlock()
+	s.close()
+	if err := l.fs.Chmod(name, 0o600); err != nil && !notExist(err) {
+		return err
+	}
+	if err := l.fs.Remove(name); err != nil && !notExist(err) {
+		return err
+	}
+	return l.fs.SyncDir(l.path(pendingDir))
+}
+
+func levelsOf(x *index.Index) (levels [NumLevels]uint64) {
+	for i := range x.Groups {
+		for level, n := range x.Groups[i].Levels {
+			levels[level] += uint64(n)
+		}
+	}
+	return levels
+}
+
+// writeArchive reads the segment's groups back from the disk, proves each against the committed tree, and writes them as
+// frames: what is sealed is what was acknowledged, or nothing. An archive that is there already is read instead.
+func (l *Log) writeArchive(ctx context.Context, s *segmentFile, name string) (*index.Index, error) {
+	final := l.path(filepath.FromSlash(name))
+	if _, err := l.fs.Stat(final); err == nil {
+		a, err := l.readArchive(name)
+		if err != nil {
+			return nil, err
+		}
+		if a.First() != s.first || a.End() != s.end {
+			return nil, &CorruptError{File: name, What: "the archive is of another range than the segment", Got: fmt.Sprintf("%d to %d", a.First(), a.End()), Want: fmt.Sprintf("%d to %d", s.first, s.end)}
+		}
+		return l.indexOf(ctx, s, nil, a)
+	} else if !notExist(err) {
+		return nil, err
+	}
+	tmp := l.path(nextDir, segment.ArchiveName(s.first))
+	if err := l.fs.Remove(tmp); err != nil && !notExist(err) {
+		return nil, err
+	}
+	f, err := l.fs.Create(tmp, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	idx, err := l.fillArchive(ctx, s, f)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, errors.Join(err, l.fs.Remove(tmp))
+	}
+	if err := l.fs.Chmod(tmp, 0o444); err != nil {
+		return nil, err
+	}
+	if err := l.fs.Rename(tmp, final); err != nil {
+		return nil, err
+	}
+	return idx, errors.Join(l.fs.SyncDir(l.path(archiveDir)), l.fs.SyncDir(l.path(nextDir)))
+}
+
+func (l *Log) fillArchive(ctx context.Context, s *segmentFile, f vfs.File) (*index.Index, error) {
+	chain := Hash{}
+	if s.first > 0 {
+		var err error
+		if chain, err = l.store.Chain(s.first/tree.GroupSize - 1); err != nil {
+			return nil, err
+		}
+	}
+	buffered := bufio.NewWriterSize(&appender{f: f}, 256<<10)
+	w, err := segment.NewArchiveWriter(buffered, s.first, chain)
+	if err != nil {
+		return nil, err
+	}
+	idx, err := l.indexOf(ctx, s, w, nil)
+	if err != nil {
+		return nil, err
+	}
+	last, err := l.store.Chain(s.end/tree.GroupSize - 1)
+	if err != nil {
+		return nil, err
+	}
+	frontier, err := l.store.Frontier(s.end / tree.GroupSize)
+	if err != nil {
+		return nil, err
+	}
+	if err := w.Close(s.end, last, frontier.Root()); err != nil {
+		return nil, err
+	}
+	return idx, buffered.Flush()
+}
+
+// indexOf reads a segment's groups, proves them, builds the index, and passes them on to w if there is one. It reads the
+// pending file or, given a, an archive of the same segment.
+func (l *Log) indexOf(ctx context.Context, s *segmentFile, w *segment.ArchiveWriter, a *segment.Archive) (*index.Index, error) {
+	l.mu.RLock()
+	at := l.edge
+	l.mu.RUnlock()
+	idx := index.New(s.first)
+	var g group
+	var line entry.Line
+	for k := s.first / tree.GroupSize; k < s.end/tree.GroupSize; k++ {
+		var err error
+		if a != nil {
+			err = l.readArchived(ctx, a, s, k, &at, &g)
+		} else {
+			err = l.readGroup(ctx, k, &at, &g)
+		}
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range g.lines {
+			if err := entry.Decode(b, &line); err != nil {
+				return nil, err
+			}
+			if err := idx.Add(&line); err != nil {
+				return nil, err
+			}
+		}
+		if w != nil {
+			if err := w.WriteGroup(g.buf); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return idx, nil
+}
+
+// readArchived reads group k from a given archive and proves it, also while the log still has it elsewhere.
+func (l *Log) readArchived(ctx context.Context, a *segment.Archive, s *segmentFile, k uint64, at *edge, g *group) (err error) {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	p := groupPlace{seg: &segmentFile{first: s.first, kind: archived}, archive: a, frame: int(k - s.first/tree.GroupSize)}
+	if g.buf, err = p.read(g.buf[:0]); err != nil {
+		return err
+	}
+	if g.lines, err = segment.SplitLines(g.lines[:0], g.buf); err != nil {
+		return err
+	}
+	g.number, g.leaves = k, g.leaves[:0]
+	for _, line := range g.lines {
+		g.leaves = append(g.leaves, leafHash(line))
+	}
+	return l.proveGroup(g, &p, at)
+}
+
+// writeSeal writes the index and the signed note over archive and index.
+func (l *Log) writeSeal(first, end uint64, idx *index.Index) error {
+	data := idx.Append(nil)
+	if err := l.replaceDerived(segment.IndexName(first), data); err != nil {
+		return err
+	}
+	sum, length, err := l.fileDigest(l.path(archiveDir, segment.ArchiveName(first)))
+	if err != nil {
+		return err
+	}
+	seal := index.Seal{
+		Origin: l.id.Origin, First: first, End: end,
+		Archive: sum, ArchiveLen: length, Index: sha256.Sum256(data), IndexLen: int64(len(data)),
+	}
+	note := []byte(seal.Text() + "\n")
+	if l.signer != nil {
+		if note, err = l.signer.Sign(seal.Text()); err != nil {
+			return err
+		}
+	}
+	return l.replaceDerived(segment.SealName(first), note)
+}
+
+func (l *Log) replaceDerived(name string, data []byte) error {
+	return vfs.WriteAtomic(l.fs, l.path(nextDir, name), l.path(indexDir, name), data, 0o444)
+}
+
+func (l *Log) fileDigest(name string) (sum [sha256.Size]byte, length int64, err error) {
+	f, err := l.fs.Open(name)
+	if err != nil {
+		return sum, 0, err
+	}
+	defer f.Close()
+	if length, err = f.Size(); err != nil {
+		return sum, 0, err
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, io.NewSectionReader(f, 0, length)); err != nil {
+		return sum, 0, err
+	}
+	h.Sum(sum[:0])
+	return sum, length, nil
+}
+
+// cover makes sure that a checkpoint of at least size is in the history.
+func (p *publisher) cover(size uint64) error {
+	p.mu.Lock()
+	kept := p.kept
+	p.mu.Unlock()
+	if kept >= size {
+		return nil
+	}
+	if err := p.publish(true); err != nil {
+		return fmt.Errorf("sign a checkpoint over the segment: %w", err)
+	}
+	return nil
+}
+
+// appender writes at the end of a file.
+type appender struct {
+	f   vfs.File
+	off int64
+}
+
+func (a *appender) Write(p []byte) (int, error) {
+	n, err := a.f.WriteAt(p, a.off)
+	a.off += int64(n)
+	return n, err
+}

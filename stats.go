@@ -1,0 +1,337 @@
+package immutable
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tree-of-life-system/immutable/internal/entry"
+	"github.com/tree-of-life-system/immutable/internal/index"
+	"github.com/tree-of-life-system/immutable/internal/segment"
+	"github.com/tree-of-life-system/immutable/internal/tree"
+	"github.com/tree-of-life-system/immutable/internal/vfs"
+	"github.com/tree-of-life-system/immutable/proof"
+)
+
+// Stats is what the log holds and how it does. Sizes are bytes.
+type Stats struct {
+	Origin           string           `json:"origin"`
+	TotalEntries     uint64           `json:"totalEntries"`
+	FileSize         int64            `json:"fileSize"`         // of everything in the directory
+	BlockchainLength uint64           `json:"blockchainLength"` // blocks in the hash chain: one an entry
+	Levels           map[string]int64 `json:"levels"`           // entries of each level
+	Verified         *Verified        `json:"verified"`         // the last completed verification; null if there was none
+	OldestEntry      *time.Time       `json:"oldestEntry"`
+	NewestEntry      *time.Time       `json:"newestEntry"`
+
+	Root       string `json:"root"`  // base64, over all entries
+	Chain      string `json:"chain"` // hex, the last block's hash
+	Signed     bool   `json:"signed"`
+	Segments   int    `json:"segments"`   // all of them, the open one too
+	Pending    int    `json:"pending"`    // waiting to be sealed, at most four
+	OpenSize   int64  `json:"openSize"`   // of immutable.log
+	RotateSize int64  `json:"rotateSize"` // at which it is sealed
+	Writable   bool   `json:"writable"`
+
+	CheckpointSize   uint64  `json:"checkpointSize"`             // entries that the newest checkpoint covers
+	CheckpointError  string  `json:"checkpointError,omitempty"`  // why the last publication failed
+	SealError        string  `json:"sealError,omitempty"`        // why the last sealing failed
+	WaitingEntries   int     `json:"waitingEntries"`             // admitted and not yet durable
+	LastSyncSeconds  float64 `json:"lastSyncSeconds,omitempty"`  // of the last batch
+	ClockHeldSeconds float64 `json:"clockHeldSeconds,omitempty"` // how far the clock was behind the last entry when a batch last asked
+	ReserveBytes     int64   `json:"reserveBytes"`
+	Quarantined      int     `json:"quarantined"` // files that recovery moved aside
+	Damage           string  `json:"damage,omitempty"`
+}
+
+// Verified is the outcome of the last verification that this host completed.
+type Verified struct {
+	Verdict string    `json:"verdict"`
+	Size    uint64    `json:"size"`
+	Time    time.Time `json:"time"`
+}
+
+// Stats counts. The counts of sealed segments come from their indexes, where those are sealed, and are kept.
+func (l *Log) Stats(ctx context.Context) (*Stats, error) {
+	if err := l.refresh(); err != nil {
+		return nil, err
+	}
+	at, err := l.committed()
+	if err != nil {
+		return nil, err
+	}
+	s := &Stats{
+		Origin: l.id.Origin, TotalEntries: at.size(), BlockchainLength: at.size(), Signed: len(l.vkeys) > 0,
+		Root: at.frontier.Root().Base64(), Chain: at.chain.String(), OpenSize: at.offset, RotateSize: l.cfg.RotateSize, Writable: l.w != nil,
+		ClockHeldSeconds: time.Duration(l.clockHeld.Load()).Seconds(), LastSyncSeconds: time.Duration(l.lastSync.Load()).Seconds(),
+	}
+	if l.damage != nil {
+		s.Damage = l.damage.Error()
+	}
+	levels, err := l.countLevels(ctx, &at)
+	if err != nil {
+		return nil, err
+	}
+	s.Levels = map[string]int64{}
+	for i, n := range levels {
+		s.Levels[Level(i).String()] = int64(n)
+	}
+	if err := l.statEnds(ctx, s, &at); err != nil {
+		return nil, err
+	}
+	l.statWriter(s)
+	if note, err := l.readCheckpoint(); err == nil {
+		if c, err := proof.OpenCheckpoint(note, l.id.Origin, l.vkeys); err == nil {
+			s.CheckpointSize = c.Size
+		}
+	}
+	s.Verified = l.lastVerified()
+	s.FileSize, err = l.dirSize(l.dir, 2, s)
+	return s, err
+}
+
+func (l *Log) statEnds(ctx context.Context, s *Stats, at *edge) error {
+	l.mu.RLock()
+	s.Segments = len(l.segments)
+	for _, seg := range l.segments {
+		if seg.kind == pending {
+			s.Pending++
+		}
+	}
+	l.mu.RUnlock()
+	if at.size() == 0 {
+		return nil
+	}
+	oldest, err := l.Entry(ctx, 0)
+	if err != nil {
+		return err
+	}
+	newest := timeOf(at.time)
+	s.OldestEntry, s.NewestEntry = &oldest.Timestamp, &newest
+	return nil
+}
+
+func (l *Log) statWriter(s *Stats) {
+	if l.w == nil {
+		return
+	}
+	s.WaitingEntries, _ = l.w.pool.waiting()
+	l.publisher.mu.Lock()
+	if l.publisher.err != nil {
+		s.CheckpointError = l.publisher.err.Error()
+	}
+	l.publisher.mu.Unlock()
+	l.sealer.mu.Lock()
+	if l.sealer.err != nil {
+		s.SealError = l.sealer.err.Error()
+	}
+	l.sealer.mu.Unlock()
+}
+
+// dirSize adds up the files of the log's directory and of the directories in it.
+func (l *Log) dirSize(dir string, depth int, s *Stats) (int64, error) {
+	names, err := l.fs.ReadDir(dir)
+	if err != nil {
+		return 0, fmt.Errorf("list %s: %w", dir, err)
+	}
+	var total int64
+	for _, name := range names {
+		path := dir + "/" + name
+		info, err := l.fs.Stat(path)
+		if err != nil {
+			if notExist(err) {
+				continue // rotated or sealed meanwhile
+			}
+			return 0, err
+		}
+		switch {
+		case info.Dir && depth > 1:
+			n, err := l.dirSize(path, depth-1, s)
+			if err != nil {
+				return 0, err
+			}
+			total += n
+		case !info.Dir && depth == 2 && name == reserveName:
+			s.ReserveBytes = info.Size
+		case !info.Dir:
+			total += info.Size
+		}
+		if name == quarantineDir && depth == 2 {
+			if files, err := l.fs.ReadDir(path); err == nil {
+				s.Quarantined = len(files)
+			}
+		}
+	}
+	return total, nil
+}
+
+// countLevels counts the entries of each level, of the state at.
+func (l *Log) countLevels(ctx context.Context, at *edge) (total [NumLevels]uint64, err error) {
+	l.mu.RLock()
+	list := append([]*segmentFile(nil), l.segments...)
+	l.mu.RUnlock()
+	for _, s := range list {
+		levels, err := l.segmentLevels(ctx, s, at)
+		if err != nil {
+			return total, err
+		}
+		for i, n := range levels {
+			total[i] += n
+		}
+	}
+	return total, nil
+}
+
+// segmentLevels counts one segment, from its index or its entries, and remembers what cannot change any more.
+func (l *Log) segmentLevels(ctx context.Context, s *segmentFile, at *edge) (levels [NumLevels]uint64, err error) {
+	l.mu.RLock()
+	kind, counted, whole, levels, end := s.kind, s.counted, s.from == s.first/tree.GroupSize, s.levels, s.end
+	l.mu.RUnlock()
+	if counted {
+		return levels, nil
+	}
+	if kind == archived {
+		if x := l.indexFor(s.first / tree.GroupSize); x != nil {
+			levels = levelsOf(x)
+			l.keepLevels(s, levels)
+			return levels, nil
+		}
+	}
+	if kind == open {
+		end = at.size()
+		if whole { // every entry was counted as it came
+			return levels, nil
+		}
+	}
+	levels, err = l.scanLevels(ctx, s.first, end, at)
+	if err == nil && kind != open {
+		l.keepLevels(s, levels)
+	}
+	return levels, err
+}
+
+func (l *Log) keepLevels(s *segmentFile, levels [NumLevels]uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.kind != open {
+		s.levels, s.counted = levels, true
+	}
+}
+
+func (l *Log) scanLevels(ctx context.Context, first, end uint64, at *edge) (levels [NumLevels]uint64, err error) {
+	var g group
+	for k := first / tree.GroupSize; k*tree.GroupSize < end; k++ {
+		if err := l.readGroup(ctx, k, at, &g); err != nil {
+			return levels, err
+		}
+		for _, line := range g.lines {
+			if _, level, ok := entry.Peek(line); ok {
+				levels[level]++
+			}
+		}
+	}
+	return levels, nil
+}
+
+// indexFor returns the index of the sealed segment that holds group k, or nil where there is none with a valid seal:
+// then the answer comes from the entries.
+func (l *Log) indexFor(k uint64) *index.Index {
+	l.mu.RLock()
+	var s *segmentFile
+	for lo, hi := 0, len(l.segments); lo < hi; {
+		mid := (lo + hi) / 2
+		if l.segments[mid].first/tree.GroupSize <= k {
+			s, lo = l.segments[mid], mid+1
+		} else {
+			hi = mid
+		}
+	}
+	sealed := s != nil && s.kind == archived
+	l.mu.RUnlock()
+	if !sealed {
+		return nil
+	}
+	if _, err := l.openArchive(s); err != nil { // so that it is among those that are kept
+		return nil
+	}
+	s.archiveMu.Lock()
+	defer s.archiveMu.Unlock()
+	if s.index == nil && !s.noIndex {
+		x, err := l.readIndex(s.first)
+		if err != nil {
+			l.logger.Warn("index not used; answers come from the entries, more slowly. `immutable rebuild` makes it again", "first", s.first, "error", err)
+			s.noIndex = true
+			return nil
+		}
+		s.index = x
+	}
+	return s.index
+}
+
+// openNote returns the text of a note that the log's own key has signed; in a log without signatures, of any.
+func (l *Log) openNote(note []byte) (string, error) {
+	if len(l.vkeys) > 0 {
+		return proof.OpenNote(note, l.vkeys)
+	}
+	text, ok := strings.CutSuffix(string(note), "\n\n")
+	if !ok {
+		return "", errors.New("no empty line at the end of an unsigned note")
+	}
+	return text + "\n", nil
+}
+
+// maxIndex bounds an index file: 2^24 groups and a key an entry would be more than any segment holds.
+const maxIndex = 1 << 30
+
+// readIndex reads an index and checks its seal.
+func (l *Log) readIndex(first uint64) (*index.Index, error) {
+	note, err := vfs.ReadFile(l.fs, l.path(indexDir, segment.SealName(first)), maxNote)
+	if err != nil {
+		return nil, err
+	}
+	text, err := l.openNote(note)
+	if err != nil {
+		return nil, err
+	}
+	seal, err := index.ParseSeal(text)
+	if err != nil {
+		return nil, err
+	}
+	if seal.Origin != l.id.Origin || seal.First != first {
+		return nil, fmt.Errorf("the seal is of %s from %d on", seal.Origin, seal.First)
+	}
+	data, err := vfs.ReadFile(l.fs, l.path(indexDir, segment.IndexName(first)), maxIndex)
+	if err != nil {
+		return nil, err
+	}
+	if sum := sha256.Sum256(data); sum != seal.Index || int64(len(data)) != seal.IndexLen {
+		return nil, fmt.Errorf("the index has SHA-256 %x, its seal says %x", sum, seal.Index)
+	}
+	x, err := index.Decode(data)
+	if err != nil {
+		return nil, err
+	}
+	if x.First != first || x.End != seal.End {
+		return nil, fmt.Errorf("the index is of entries %d to %d, the seal of %d to %d", x.First, x.End, first, seal.End)
+	}
+	return x, nil
+}
+
+// lastVerified is the outcome that the last Verify left in the state directory.
+func (l *Log) lastVerified() *Verified {
+	data, err := vfs.ReadFile(l.fs, l.statePath(verifiedName), identityLimit)
+	if err != nil {
+		return nil
+	}
+	var v Verified
+	if json.Unmarshal(data, &v) != nil {
+		return nil
+	}
+	return &v
+}
+
+const identityLimit = 64 << 10

@@ -1,0 +1,311 @@
+package immutable
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/tree-of-life-system/immutable/internal/entry"
+	"github.com/tree-of-life-system/immutable/internal/segment"
+	"github.com/tree-of-life-system/immutable/internal/tree"
+	"github.com/tree-of-life-system/immutable/proof"
+)
+
+// edge is everything the next batch continues from.
+type edge struct {
+	frontier tree.Frontier // size and root
+	chain    Hash          // chain hash of the last entry
+	tail     []Hash        // leaves of the last partial group; replaced, never changed in place
+	time     int64         // timestamp of the last entry, Unix nanoseconds
+	offset   int64         // length of immutable.log
+}
+
+func (e *edge) size() uint64 { return e.frontier.Size() }
+
+// writer turns requests into batches on the disk. One goroutine, run, owns the fields below pool; a second, land, only
+// does what it is handed, so that hashing a batch overlaps the sync of the one before. No byte of a batch is written
+// before the sync of the one before it has returned: at most one batch is ever in doubt.
+type writer struct {
+	l       *Log
+	pool    *pool
+	session uint64 // 42 random bits in the ids of this session
+
+	next    edge // after the last batch that was sequenced
+	failed  error
+	retryAt int64 // after a rotation that failed: the length of immutable.log at which it is tried again
+
+	batches chan *batch // to land
+	landed  chan error  // from land
+	calls   chan func() // rotations, run between batches
+	quit    chan struct{}
+	ended   chan struct{}
+
+	heldSince time.Time // since when the clock is behind the last timestamp; zero if it is not
+}
+
+// batch is what one write and one sync make durable.
+type batch struct {
+	reqs   []*request
+	before edge // what to go back to when nothing of the batch was kept
+	after  edge
+	bytes  []byte
+	groups []groupEnd
+	starts []int64 // offsets in immutable.log of the groups that begin in this batch
+	levels [NumLevels]uint64
+}
+
+// groupEnd is a group that a batch completes.
+type groupEnd struct{ root, chain Hash }
+
+func newWriter(l *Log, session uint64, at edge) *writer {
+	return &writer{
+		l: l, pool: newPool(), session: session, next: at,
+		batches: make(chan *batch), landed: make(chan error), calls: make(chan func()),
+		quit: make(chan struct{}), ended: make(chan struct{}),
+	}
+}
+
+// run is the writer goroutine: take, sequence, land, acknowledge; rotate in between.
+func (w *writer) run() {
+	go w.land()
+	defer close(w.ended)
+	defer close(w.batches)
+	var flying *batch
+	for {
+		least := 1
+		if flying != nil {
+			least = plenty
+		}
+		if reqs := w.pool.take(least); reqs != nil {
+			b := w.sequence(reqs)
+			if flying != nil && !w.settle(flying, <-w.landed) {
+				w.next = flying.before
+				b = w.sequence(reqs) // the batch before it is not on the disk: number these entries again
+			}
+			if w.failed != nil {
+				w.giveUp(reqs)
+				flying = nil
+				continue
+			}
+			flying = b
+			w.batches <- b
+			continue
+		}
+		var landed chan error
+		var calls chan func()
+		if flying != nil {
+			landed = w.landed
+		} else {
+			if w.rotateIfDue() {
+				continue
+			}
+			calls = w.calls
+		}
+		select {
+		case <-w.pool.wake:
+		case err := <-landed:
+			if !w.settle(flying, err) {
+				w.next = flying.before
+			}
+			flying = nil
+		case call := <-calls:
+			call()
+		case <-w.quit:
+			if flying == nil && !w.drainable() {
+				return
+			}
+			if flying != nil {
+				w.settle(flying, <-w.landed)
+				flying = nil
+			}
+		}
+	}
+}
+
+// drainable says whether the pool still holds requests that were admitted before it was closed.
+func (w *writer) drainable() bool {
+	entries, _ := w.pool.waiting()
+	return entries > 0
+}
+
+// sequence gives the requests' entries their indexes, times and hashes. It touches nothing but memory, and w.next.
+func (w *writer) sequence(reqs []*request) *batch {
+	b := &batch{reqs: reqs, before: w.next}
+	need := 256
+	for _, r := range reqs {
+		need += len(r.lines)
+	}
+	b.bytes = w.l.getBuffer(need)
+	at := &w.next
+	tail := append(make([]Hash, 0, tree.GroupSize), at.tail...)
+	now := w.timestamp(reqs[0].clock)
+	for _, r := range reqs {
+		r.receipts = make([]Receipt, len(r.ends))
+		from := int32(0)
+		for i, end := range r.ends {
+			line := r.lines[from : end-1]
+			from = end
+			index := at.size()
+			if index%tree.GroupSize == 0 {
+				b.starts = append(b.starts, at.offset+int64(len(b.bytes)))
+				tail = tail[:0]
+			}
+			entry.Patch(line, index, now, w.session)
+			leaf := proof.LeafHash(line)
+			at.chain = proof.ChainHash(at.chain, leaf)
+			at.frontier.Append(leaf)
+			tail = append(tail, leaf)
+			if len(tail) == tree.GroupSize {
+				b.groups = append(b.groups, groupEnd{at.frontier.LastGroup(), at.chain})
+			}
+			b.bytes = append(append(b.bytes, line...), '\n')
+			b.levels[r.levels[i]]++
+			r.receipts[i] = Receipt{Index: index, ID: ID(line[idOffset : idOffset+len(ID{})]), Hash: at.chain, Leaf: leaf, Timestamp: timeOf(now)}
+		}
+	}
+	if len(tail) == tree.GroupSize {
+		tail = nil
+	}
+	b.bytes = segment.AppendCommit(b.bytes, at.size(), at.chain, at.frontier.Root())
+	at.tail, at.time = tail, now
+	at.offset += int64(len(b.bytes))
+	b.after = *at
+	return b
+}
+
+// idOffset is where a line's id stands: after `{"id":"`.
+const idOffset = 7
+
+// timestamp is the time of the next batch: now, or the last entry's where the clock has stepped back behind it.
+func (w *writer) timestamp(reset int64) int64 {
+	if reset != 0 {
+		w.heldSince = time.Time{}
+		w.l.clockHeld.Store(0)
+		return reset
+	}
+	now := w.l.cfg.now().UnixNano()
+	if now >= w.next.time {
+		w.heldSince = time.Time{}
+		return now
+	}
+	if w.heldSince.IsZero() {
+		w.heldSince = timeOf(now)
+		w.l.logger.Warn("clock is behind the last entry; its timestamp is kept until the clock has caught up", "clock", timeOf(now), "last_entry", timeOf(w.next.time))
+	}
+	w.l.clockHeld.Store(int64(time.Duration(w.next.time - now)))
+	return w.next.time
+}
+
+// settle ends a batch that land reported on. It says whether the batch is in the log.
+func (w *writer) settle(b *batch, err error) bool {
+	w.l.putBuffer(b.bytes)
+	if err == nil {
+		return true
+	}
+	if !errors.Is(err, ErrNoSpace) {
+		err = fmt.Errorf("%w: %w", ErrUncertain, w.fail(err))
+	}
+	w.giveUpWith(b.reqs, err)
+	return false
+}
+
+// fail ends the writer: nothing is acknowledged after this.
+func (w *writer) fail(err error) error {
+	if w.failed == nil {
+		w.failed = fmt.Errorf("%w: %w; close the log and open it again", ErrWriterFailed, err)
+		w.l.logger.Error("writer stopped", "error", w.failed)
+		w.giveUp(w.pool.close(w.failed))
+	}
+	return w.failed
+}
+
+func (w *writer) giveUp(reqs []*request) { w.giveUpWith(reqs, w.failed) }
+
+func (w *writer) giveUpWith(reqs []*request, err error) {
+	for _, r := range reqs {
+		r.fail(err)
+	}
+}
+
+// land makes batches durable, in order, and acknowledges them itself, so that no caller waits for the next batch to be
+// hashed. An error goes back to run, which owns what happens next.
+func (w *writer) land() {
+	for b := range w.batches {
+		err := w.l.writeBatch(b)
+		if err == nil {
+			// Commit point: from here on a crash loses nothing of this batch.
+			w.l.commit(b)
+		}
+		w.landed <- err
+	}
+}
+
+// writeBatch appends the batch's bytes to immutable.log and syncs them. With an error that wraps ErrNoSpace nothing of
+// it is left in the file; with any other error the outcome is unknown and the writer ends.
+func (l *Log) writeBatch(b *batch) error {
+	if err := l.publisher.markDirty(); err != nil {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	l.growReserve(int64(len(b.bytes)))
+	f := l.open.file
+	size, err := f.Size()
+	if err != nil {
+		return fmt.Errorf("%s: %w", openName, err)
+	}
+	if size != b.before.offset {
+		return &CorruptError{File: openName, Offset: min(size, b.before.offset), What: "somebody else changed the file's length while it was open for writing", Got: fmt.Sprint(size), Want: fmt.Sprint(b.before.offset)}
+	}
+	if _, err := f.WriteAt(b.bytes, b.before.offset); err != nil {
+		if terr := f.Truncate(b.before.offset); terr != nil {
+			return fmt.Errorf("write %s: %w; take back the unfinished batch: %w", openName, err, terr)
+		}
+		if serr := f.Sync(); serr != nil {
+			return fmt.Errorf("write %s: %w; sync the shortened file: %w", openName, err, serr)
+		}
+		if isNoSpace(err) {
+			return fmt.Errorf("%w: %s: %w; free some space and append again", ErrNoSpace, l.dir, err)
+		}
+		return fmt.Errorf("write %s: %w", openName, err)
+	}
+	start := time.Now()
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", openName, err)
+	}
+	l.lastSync.Store(int64(time.Since(start)))
+	return nil
+}
+
+// commit makes a durable batch visible to readers and wakes its callers and everybody who follows.
+func (l *Log) commit(b *batch) {
+	l.mu.Lock()
+	for _, g := range b.groups {
+		l.store.Append(g.root, g.chain)
+	}
+	l.open.starts = append(l.open.starts, b.starts...)
+	for i, n := range b.levels {
+		l.open.levels[i] += n
+	}
+	l.advance(b.after)
+	l.mu.Unlock()
+	for _, r := range b.reqs {
+		for i, f := range r.flights {
+			f.land(r.receipts[i])
+		}
+		close(r.done)
+	}
+	l.publisher.poke()
+}
+
+func (l *Log) getBuffer(n int) []byte {
+	if b, ok := l.buffers.Get().(*[]byte); ok && cap(*b) >= n {
+		return (*b)[:0]
+	}
+	return make([]byte, 0, max(n, 16<<10))
+}
+
+func (l *Log) putBuffer(b []byte) { l.buffers.Put(&b) }
+
+func isNoSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
