@@ -188,3 +188,56 @@ func Check(ctx context.Context, o Options) (*Report, error) {
 	rep.Duration = time.Since(start)
 	return rep, nil
 }
+
+// settle repeats the check while it has findings and a writer changed the directory meanwhile. What such attempts find may be
+// an effect of reading files one after the other; what the same bytes show again and again is not.
+func settle(ctx context.Context, o *Options) (*Report, error) {
+	var same map[Finding]int
+	for attempt := 1; ; attempt++ {
+		before := fingerprint(o)
+		c := newCheck(ctx, o)
+		if err := c.run(); err != nil {
+			return nil, err
+		}
+		changed := fingerprint(o) != before
+		c.rep.Attempts = attempt
+		if len(c.rep.Findings) == 0 || !changed {
+			c.decide(changed)
+			return c.rep, nil
+		}
+		again := make(map[Finding]int, len(c.rep.Findings))
+		most := 0
+		for _, f := range c.rep.Findings {
+			again[f] = same[f] + 1
+			most = max(most, again[f])
+		}
+		same = again
+		if most >= sameAttempts {
+			c.keep(func(f Finding) bool { return same[f] >= sameAttempts })
+			c.decide(changed)
+			return c.rep, nil
+		}
+		if attempt == maxAttempts {
+			c.keep(func(Finding) bool { return false })
+			c.unreadable++
+			c.note(Finding{File: ".", Offset: -1, Index: -1, What: fmt.Sprintf("the directory changed during each of %d checks, and each found something else", attempt),
+				Hint: "verify a copy, or stop the writer and verify again"})
+			c.decide(changed)
+			return c.rep, nil
+		}
+	}
+}
+
+// keep moves the findings for which it is false to the notes.
+func (c *check) keep(stays func(Finding) bool) {
+	all := c.rep.Findings
+	c.rep.Findings = nil
+	for _, f := range all {
+		if stays(f) {
+			c.rep.Findings = append(c.rep.Findings, f)
+			continue
+		}
+		f.Hint = "seen once while a writer changed the directory, not counted"
+		c.note(f)
+	}
+}

@@ -1,0 +1,499 @@
+package fsck
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tree-of-life-system/immutable/internal/identity"
+	"github.com/tree-of-life-system/immutable/internal/segment"
+	"github.com/tree-of-life-system/immutable/internal/vfs"
+	"github.com/tree-of-life-system/immutable/proof"
+)
+
+const groupSize = segment.GroupSize
+
+// Hints that several findings share.
+const (
+	hintRebuild = "the entries themselves stand; `immutable rebuild` makes this file again"
+	hintRepair  = "`immutable repair --from BACKUP` takes it from a good copy"
+	hintCut     = "the directory was cut back or replaced by an older copy"
+)
+
+// Names in a log's directory.
+const (
+	openName    = "immutable.log"
+	latestName  = "checkpoint"
+	historyName = "checkpoints"
+	chainName   = "chain"
+)
+
+// A check is one reading of the directory. run reads in an order in which a writer beside it does no harm: what makes claims
+// (checkpoint, history, head, hash arrays) before the entries, which a writer makes durable first.
+type check struct {
+	ctx context.Context
+	o   *Options
+
+	mu         sync.Mutex // guards the report's lists and the counts below
+	rep        *Report
+	perFile    map[string]int
+	unreadable int // things that could not be read
+	leftovers  int // things that a crash may leave, while no head says whether there was one
+
+	known  bool // log.json was read: origin and keys hold
+	origin string
+	keys   []proof.Key // that may sign
+	pinned []proof.Key // those of keys that are known from outside
+
+	head     *identity.Head
+	headFile string
+
+	latest     []byte // the file checkpoint; nil when it did not open
+	latestAt   proof.Checkpoint
+	latestKey  bool // signed by a pinned key
+	history    *history
+	arrays     arrays
+	shelf      shelf
+	totalBytes int64
+}
+
+func newCheck(ctx context.Context, o *Options) *check {
+	return &check{ctx: ctx, o: o, rep: &Report{}, perFile: map[string]int{}}
+}
+
+// run does everything but the verdict. The error is the context's.
+func (c *check) run() error {
+	defer c.closeFiles()
+	c.readIdentity()
+	c.readLatest()
+	c.openHistory()
+	c.readHead()
+	c.openArrays()
+	c.openShelf()
+	c.readNames()
+	j := newJoiner(c)
+	c.addClaims(j)
+	if err := c.join(j); err != nil {
+		return err
+	}
+	j.finish()
+	c.readQuarantine()
+	c.finishHistory(j)
+	c.finishHead(j)
+	return c.ctx.Err()
+}
+
+func (c *check) closeFiles() {
+	c.history.close()
+	c.arrays.close()
+	c.shelf.close()
+}
+
+// decide gives the verdict. changed says that somebody wrote to the directory during the check: then it has a living writer,
+// and bytes that a crash may leave are its batch in flight.
+func (c *check) decide(changed bool) {
+	r := c.rep
+	if c.leftovers > 0 && changed && len(r.Findings) == 0 {
+		c.leftovers = 0
+		c.note(Finding{File: ".", Offset: -1, Index: -1, What: "a writer was at work during the check; what a crash might have left is taken for its batch in flight"})
+	}
+	for _, b := range r.Basis {
+		r.Covered = max(r.Covered, b.Size)
+	}
+	switch {
+	case len(r.Findings) > 0:
+		r.Verdict = Refuted
+	case c.unreadable > 0 || c.leftovers > 0:
+		r.Verdict = Unknown
+	case len(r.Basis) > 0:
+		r.Verdict = Proven
+		if r.Covered < r.Size {
+			c.note(Finding{File: ".", Offset: -1, Index: int64(r.Covered), What: fmt.Sprintf("entries %d to %d are newer than everything known from outside: they agree with the directory only", r.Covered, r.Size-1)})
+		}
+	default:
+		r.Verdict = Consistent
+	}
+	if c.known && !r.Signed {
+		c.note(Finding{File: identity.LogName, Offset: -1, Index: -1, What: "unsigned: this log has no keys, so whoever can write the directory can also make another that agrees with itself"})
+	}
+	if r.Findings == nil {
+		r.Findings = []Finding{}
+	}
+}
+
+// find reports something that refutes.
+func (c *check) find(f Finding) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.rep.Findings) >= maxFindings || c.perFile[f.File] >= maxFindingsPerFile {
+		c.rep.Omitted++
+		return
+	}
+	c.perFile[f.File]++
+	c.rep.Findings = append(c.rep.Findings, f)
+}
+
+// note reports something that is not against the log.
+func (c *check) note(f Finding) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.rep.Notes) < maxNotes {
+		c.rep.Notes = append(c.rep.Notes, f)
+	}
+}
+
+// leftover reports something that a crash may leave: the head knows whether there may have been one.
+func (c *check) leftover(f Finding) {
+	switch {
+	case c.head == nil:
+		f.Hint = "a crash may leave this, and no head says whether there was one"
+		c.note(f)
+		c.mu.Lock()
+		c.leftovers++
+		c.mu.Unlock()
+	case c.head.Clean:
+		f.Hint = strings.TrimPrefix(f.Hint+"; the head says that the last writer closed cleanly and wrote nothing since", "; ")
+		c.find(f)
+	default:
+		f.Hint = "a crash, or a writer at work, leaves this"
+		c.note(f)
+	}
+}
+
+// fault reports why a file could not be read or used: damage refutes, what the system refuses is could-not-tell.
+func (c *check) fault(name string, index int64, err error, hint string) {
+	f := Finding{File: name, Offset: -1, Index: index, Hint: hint}
+	var corrupt *segment.CorruptError
+	var kind *kindError
+	switch {
+	case errors.As(err, &corrupt):
+		f.Offset, f.What, f.Got, f.Want = corrupt.Offset, corrupt.Msg, corrupt.Got, corrupt.Want
+		if corrupt.Err != nil {
+			f.What += ": " + corrupt.Err.Error()
+		}
+	case errors.As(err, &kind):
+		f.What, f.Got, f.Want = "is not a regular file", kind.is, "a regular file"
+	case errors.Is(err, fs.ErrNotExist):
+		f.What = "is missing"
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		f.What = "became shorter while it was read: " + err.Error()
+	case errors.Is(err, vfs.ErrTooLarge):
+		f.What = err.Error()
+	default:
+		f.What = "could not be read: " + err.Error()
+		f.Hint = ""
+		c.note(f)
+		c.mu.Lock()
+		c.unreadable++
+		c.mu.Unlock()
+		return
+	}
+	c.find(f)
+}
+
+// A kindError says that a name stands for something that is not a file.
+type kindError struct{ is string }
+
+func (e *kindError) Error() string { return "is " + e.is + ", not a regular file" }
+
+func (c *check) path(name string) string { return filepath.Join(c.o.Dir, filepath.FromSlash(name)) }
+
+// open opens a file of the log. It opens nothing but regular files, and no symbolic links: they
+// would bring bytes from outside the directory into its proof.
+func (c *check) open(name string) (vfs.File, int64, error) {
+	path := c.path(name)
+	if err := c.checkKind(path, false); err != nil {
+		return nil, 0, err
+	}
+	f, err := c.o.FS.Open(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	size, err := f.Size()
+	if err != nil {
+		_ = f.Close()
+		return nil, 0, err
+	}
+	return f, size, nil
+}
+
+func (c *check) checkKind(path string, dir bool) error {
+	var mode fs.FileMode
+	if c.o.FS == vfs.OS() {
+		info, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		mode = info.Mode()
+	} else {
+		info, err := c.o.FS.Stat(path)
+		if err != nil {
+			return err
+		}
+		mode = info.Mode
+		if info.Dir {
+			mode |= fs.ModeDir
+		}
+	}
+	switch {
+	case dir && mode.IsDir(), !dir && mode.IsRegular():
+		return nil
+	case mode.IsRegular():
+		return &kindError{"a regular file"}
+	case mode.IsDir():
+		return &kindError{"a directory"}
+	case mode&fs.ModeSymlink != 0:
+		return &kindError{"a symbolic link"}
+	}
+	return &kindError{"a special file (" + mode.Type().String() + ")"}
+}
+
+// read returns a small file.
+func (c *check) read(name string, limit int64) ([]byte, error) {
+	f, size, err := c.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if size > limit {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d are expected", vfs.ErrTooLarge, size, limit)
+	}
+	b := make([]byte, size)
+	if n, err := f.ReadAt(b, 0); n < len(b) {
+		if err == nil || err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	c.addBytes(size)
+	return b, nil
+}
+
+// list returns the names in a directory of the log; one that is not there has none.
+func (c *check) list(name string) []string {
+	err := c.checkKind(c.path(name), true)
+	var names []string
+	if err == nil {
+		names, err = c.o.FS.ReadDir(c.path(name))
+	}
+	var kind *kindError
+	switch {
+	case errors.As(err, &kind):
+		c.find(Finding{File: name, Offset: -1, Index: -1, What: "is not a directory", Got: kind.is, Want: "a directory"})
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		c.fault(name, -1, err, "")
+	}
+	return names
+}
+
+// readIdentity reads log.json and sorts the pinned keys against its own.
+func (c *check) readIdentity() {
+	data, err := c.read(identity.LogName, identity.MaxBytes)
+	if err != nil {
+		c.fault(identity.LogName, -1, err, "without it neither the log's name nor its keys are known: signatures are not checked")
+		return
+	}
+	log, err := identity.ParseLog(data)
+	var own []proof.Key
+	if err == nil {
+		own, err = log.Keys()
+	}
+	if err != nil {
+		c.find(Finding{File: identity.LogName, Offset: -1, Index: -1, What: err.Error(), Hint: "without it neither the log's name nor its keys are known: signatures are not checked"})
+		return
+	}
+	c.known, c.origin = true, log.Origin
+	c.rep.Origin, c.rep.VKeys, c.rep.Signed = log.Origin, log.VKeys, len(own) > 0
+	for _, k := range own {
+		if !hasKey(c.keys, k) {
+			c.keys = append(c.keys, k)
+		}
+	}
+	c.pin(own)
+}
+
+func hasKey(keys []proof.Key, k proof.Key) bool {
+	for _, other := range keys {
+		if other.String() == k.String() {
+			return true
+		}
+	}
+	return false
+}
+
+// pin takes the keys from outside. Those of this log's name must be its own.
+func (c *check) pin(own []proof.Key) {
+	for _, v := range c.o.Keys {
+		k, err := proof.ParseKey(v)
+		if err != nil {
+			c.note(Finding{File: "pinned key", Offset: -1, Index: -1, What: "cannot be used: " + err.Error()})
+			c.unreadable++
+			continue
+		}
+		if !hasKey(own, k) {
+			c.find(Finding{File: identity.LogName, Offset: -1, Index: -1, What: "does not name the pinned key", Got: strings.Join(c.rep.VKeys, " "), Want: k.String(),
+				Hint: "the directory is of another log, or was replaced together with its key"})
+			continue
+		}
+		if !hasKey(c.pinned, k) {
+			c.pinned = append(c.pinned, k)
+		}
+	}
+	for _, k := range own {
+		if len(c.pinned) > 0 && !hasKey(c.pinned, k) {
+			c.note(Finding{File: identity.LogName, Offset: -1, Index: -1, What: "names a key that is not pinned; signatures by it alone do not count", Got: k.String()})
+		}
+	}
+}
+
+// readHead reads what this host knows of the log.
+func (c *check) readHead() {
+	if c.o.State == "" || !c.known {
+		return
+	}
+	path := filepath.Join(identity.Dir(c.o.State, c.origin), identity.HeadName)
+	c.headFile = path
+	at := Finding{File: path, Offset: -1, Index: -1}
+	data, err := c.readHeadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		at.What = "there is no head: this host has never written to this log, or has lost what it knew of it"
+		c.note(at)
+		return
+	}
+	if err != nil {
+		c.fault(path, -1, err, "")
+		return
+	}
+	h, err := identity.ParseHead(data)
+	if err != nil {
+		at.What = err.Error()
+		c.find(at)
+		return
+	}
+	c.head = h
+	c.checkHeadIdentity(h, at)
+}
+
+func (c *check) readHeadFile(path string) ([]byte, error) {
+	if err := c.checkKind(path, false); err != nil {
+		return nil, err
+	}
+	return vfs.ReadFile(c.o.FS, path, identity.MaxBytes)
+}
+
+// checkHeadIdentity compares log.json with the head.
+func (c *check) checkHeadIdentity(h *identity.Head, at Finding) {
+	data, err := c.read(identity.LogName, identity.MaxBytes)
+	if err != nil {
+		c.fault(identity.LogName, -1, err, "")
+		return
+	}
+	if h.Origin != c.origin {
+		at.What, at.Got, at.Want = "is of another log", h.Origin, c.origin
+		c.find(at)
+	}
+	if sum := sha256.Sum256(data); sum != h.Log {
+		c.find(Finding{File: identity.LogName, Offset: -1, Index: -1, What: "is not the file that the head knows: its SHA-256 differs", Got: fmt.Sprintf("%x", sum), Want: fmt.Sprintf("%x", h.Log)})
+	}
+	vkey := ""
+	if len(c.rep.VKeys) > 0 {
+		vkey = c.rep.VKeys[0]
+	}
+	if h.VKey != vkey {
+		c.find(Finding{File: identity.LogName, Offset: -1, Index: -1, What: "its first key is not the one that the head knows", Got: vkey, Want: h.VKey})
+	}
+	info, err := c.o.FS.Stat(c.path(identity.LogName))
+	if err == nil && h.Inode != 0 && info.Inode != h.Inode {
+		c.note(Finding{File: identity.LogName, Offset: -1, Index: -1, What: "has another inode than the head says: the directory is a copy", Got: strconv.FormatUint(info.Inode, 10), Want: strconv.FormatUint(h.Inode, 10),
+			Hint: "it stays read-only on this host until `immutable adopt`"})
+	}
+}
+
+// finishHead compares the head with all that was read. That the root at its size is right was a claim to the joiner.
+func (c *check) finishHead(j *joiner) {
+	h := c.head
+	if h == nil {
+		return
+	}
+	at := func(name, what, got, want string) {
+		c.find(Finding{File: name, Offset: -1, Index: -1, What: what, Got: got, Want: want, Hint: hintCut})
+	}
+	if length := c.history.length; c.history != nil && length < h.Kept {
+		at(historyName, "is shorter than the head says", fmt.Sprintf("%d bytes", length), fmt.Sprintf("at least %d", h.Kept))
+	}
+	if c.latest != nil && c.latestAt.Size > h.Size {
+		c.find(Finding{File: latestName, Offset: -1, Index: -1, What: "is newer than the highest that this host ever signed", Got: fmt.Sprint(c.latestAt.Size), Want: fmt.Sprintf("at most %d", h.Size),
+			Hint: "the head was replaced by an older copy, or the key is in use elsewhere"})
+	}
+	if !h.Clean {
+		return
+	}
+	const closed = "; the head says that the last writer closed cleanly"
+	if j.size != h.Size && !j.lost {
+		c.find(Finding{File: openName, Offset: -1, Index: int64(min(j.size, h.Size)), What: "the log does not end where the head says" + closed, Got: fmt.Sprintf("%d entries", j.size), Want: fmt.Sprint(h.Size)})
+	}
+	if c.history != nil && c.history.length > h.Kept {
+		c.find(Finding{File: historyName, Offset: h.Kept, Index: -1, What: "is longer than the head says" + closed, Got: fmt.Sprintf("%d bytes", c.history.length), Want: fmt.Sprint(h.Kept)})
+	}
+	if c.latest != nil && c.latestAt.Size != h.Size {
+		at(latestName, "is not of the size that the head says"+closed, fmt.Sprint(c.latestAt.Size), fmt.Sprint(h.Size))
+	}
+	if c.latest != nil && c.history != nil && c.history.lastSize < c.latestAt.Size {
+		at(historyName, "its last note is not the newest checkpoint"+closed, fmt.Sprintf("size %d", c.history.lastSize), fmt.Sprintf("size %d", c.latestAt.Size))
+	}
+}
+
+// readNames looks at what else lies in the directory.
+func (c *check) readNames() {
+	for _, name := range c.list(".") {
+		switch name {
+		case identity.LogName, openName, chainName, latestName, historyName, "lock", "reserve", "next":
+		case "pending", "archive", "index", "tree", "quarantine":
+		default:
+			c.note(Finding{File: name, Offset: -1, Index: -1, What: "is a name that the format does not know"})
+		}
+	}
+}
+
+// fingerprint is equal for two moments between which no writer changed the directory or the head.
+func fingerprint(o *Options) string {
+	var b strings.Builder
+	stat := func(path string) {
+		info, err := o.FS.Stat(path)
+		if err != nil {
+			fmt.Fprintf(&b, "%v\n", err)
+			return
+		}
+		fmt.Fprintf(&b, "%d %d %d %s\n", info.Dev, info.Inode, info.Size, info.ModTime.Format(time.RFC3339Nano))
+	}
+	for _, name := range []string{identity.LogName, latestName, historyName, openName} {
+		stat(filepath.Join(o.Dir, name))
+	}
+	if data, err := vfs.ReadFile(o.FS, filepath.Join(o.Dir, identity.LogName), identity.MaxBytes); err == nil && o.State != "" {
+		if log, err := identity.ParseLog(data); err == nil {
+			stat(filepath.Join(identity.Dir(o.State, log.Origin), identity.HeadName))
+		}
+	}
+	h := sha256.New()
+	for _, name := range []string{"archive", "pending", "index", "tree", "quarantine"} {
+		names, err := o.FS.ReadDir(filepath.Join(o.Dir, name))
+		fmt.Fprintf(h, "%q %v\n", names, err)
+	}
+	fmt.Fprintf(&b, "%x", h.Sum(nil))
+	return b.String()
+}
+
+func (c *check) addBytes(n int64) {
+	c.mu.Lock()
+	c.rep.Bytes += n
+	c.mu.Unlock()
+}

@@ -1,0 +1,408 @@
+package fsck
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/tree-of-life-system/immutable/internal/vfs"
+	"github.com/tree-of-life-system/immutable/proof"
+)
+
+// openNote opens a note of this log and returns its text. pinned says that a key known from outside signed it. Where keys are
+// pinned nothing else will do. Without log.json only the form is checked.
+func (c *check) openNote(data []byte) (text string, pinned bool, err error) {
+	if len(data) > proof.MaxNote {
+		return "", false, fmt.Errorf("%d bytes, at most %d are read", len(data), proof.MaxNote)
+	}
+	if !c.known {
+		text, _, found := strings.Cut(string(data), "\n\n")
+		if !found {
+			return "", false, errors.New("no empty line after the text")
+		}
+		return text + "\n", false, nil
+	}
+	if len(c.keys) == 0 {
+		text, found := strings.CutSuffix(string(data), "\n\n")
+		if !found || strings.Contains(text, "\n\n") {
+			return "", false, errors.New("in a log without keys a note is its text and one empty line")
+		}
+		return text + "\n", false, nil
+	}
+	if text, err = proof.OpenNote(data, c.keys); err != nil || len(c.pinned) == 0 {
+		return text, false, err
+	}
+	if len(c.pinned) < len(c.keys) {
+		_, err = proof.OpenNote(data, c.pinned)
+	}
+	return text, err == nil, err
+}
+
+// openCheckpoint opens a checkpoint of this log.
+func (c *check) openCheckpoint(data []byte) (proof.Checkpoint, bool, error) {
+	text, pinned, err := c.openNote(data)
+	if err != nil {
+		return proof.Checkpoint{}, false, err
+	}
+	at, err := proof.ParseCheckpoint(text)
+	if err == nil && c.known && at.Origin != c.origin {
+		err = fmt.Errorf("%w: %q, this log is %q", proof.ErrOrigin, at.Origin, c.origin)
+	}
+	return at, pinned, err
+}
+
+// readLatest reads the file checkpoint.
+func (c *check) readLatest() {
+	data, err := c.read(latestName, proof.MaxNote)
+	if err != nil {
+		c.fault(latestName, -1, err, "")
+		return
+	}
+	at, pinned, err := c.openCheckpoint(data)
+	if err != nil {
+		c.find(Finding{File: latestName, Offset: -1, Index: -1, What: "is not a checkpoint of this log: " + err.Error()})
+		return
+	}
+	c.latest, c.latestAt, c.latestKey = data, at, pinned
+}
+
+// addClaims gives the joiner everything that says what the root, a chain hash or a leaf must be.
+func (c *check) addClaims(j *joiner) {
+	if c.latest != nil {
+		j.claim(c.noteClaim(latestName, -1, c.latestAt, c.latestKey))
+	}
+	if h := c.head; h != nil {
+		j.claim(&claim{size: h.Size, root: h.Root, file: c.headFile, offset: -1,
+			differs: Finding{File: openName, Offset: -1, Index: -1, What: fmt.Sprintf("the entries below %d do not have the root that this host signed", h.Size), Hint: hintCut},
+			short:   Finding{File: openName, Offset: -1, Index: -1, What: "the log is shorter than this host's head says", Hint: hintCut},
+			basis:   &Basis{Kind: "head", Detail: c.headFile, Size: h.Size}})
+	}
+	for i, data := range c.o.Checkpoints {
+		c.addOutside(j, fmt.Sprintf("given checkpoint %d", i+1), data)
+	}
+	for i, data := range c.o.Proofs {
+		c.addProof(j, fmt.Sprintf("given proof %d", i+1), data)
+	}
+	for i, r := range c.o.Receipts {
+		if r.Name == "" {
+			r.Name = fmt.Sprintf("given receipt %d", i+1)
+		}
+		c.addReceipt(j, r)
+	}
+}
+
+// noteClaim is what a note in the directory says. A pinned key that signed it is a basis.
+func (c *check) noteClaim(file string, offset int64, at proof.Checkpoint, pinned bool) *claim {
+	cl := &claim{
+		size: at.Size, root: at.Root, file: file, offset: offset, inside: true,
+		differs: Finding{File: file, Offset: offset, Index: -1, What: fmt.Sprintf("the checkpoint of size %d has another root than the entries", at.Size)},
+		short:   Finding{File: file, Offset: offset, Index: -1, What: "the log is shorter than its checkpoint", Hint: hintCut},
+	}
+	if pinned {
+		cl.basis = &Basis{Kind: "key", Detail: c.pinned[0].String(), Size: at.Size}
+	}
+	return cl
+}
+
+// addOutside adds a checkpoint from outside. One that this log's keys did not sign refutes: either it or the directory is of
+// another log. Bytes that are no checkpoint at all say nothing.
+func (c *check) addOutside(j *joiner, name string, data []byte) (proof.Checkpoint, bool) {
+	at, _, err := c.openCheckpoint(data)
+	f := Finding{File: name, Offset: -1, Index: -1}
+	switch {
+	case err == nil:
+	case errors.Is(err, proof.ErrMalformedNote):
+		f.What = "is not a checkpoint: " + err.Error()
+		c.note(f)
+		c.unreadable++
+		return at, false
+	default:
+		f.What, f.Hint = "is not a checkpoint of this log: "+err.Error(), "it is of another log, or the directory is"
+		c.find(f)
+		return at, false
+	}
+	f.Hint = "the log was rewritten after that checkpoint was signed, or shows different histories to different people"
+	f.What = fmt.Sprintf("the entries below %d have another root than this checkpoint", at.Size)
+	short := f
+	short.What, short.Hint = "the log is shorter than this checkpoint", hintCut
+	j.claim(&claim{size: at.Size, root: at.Root, file: name, offset: -1, differs: f, short: short, basis: &Basis{Kind: "checkpoint", Detail: name, Size: at.Size}})
+	return at, true
+}
+
+// addProof adds a tlog-proof: its checkpoint, and that the entry at its index is the one that it proves.
+func (c *check) addProof(j *joiner, name string, data []byte) {
+	p, err := proof.ParseInclusionProof(data)
+	if err != nil {
+		c.note(Finding{File: name, Offset: -1, Index: -1, What: "is not an inclusion proof: " + err.Error()})
+		c.unreadable++
+		return
+	}
+	at, ok := c.addOutside(j, name, p.Checkpoint)
+	if !ok {
+		return
+	}
+	f := Finding{File: name, Offset: -1, Index: int64(p.Index)}
+	j.claimEntry(&entryClaim{index: p.Index, file: name, check: func(leaf, _ proof.Hash) {
+		if err := proof.CheckInclusion(p.Hashes, p.Index, at.Size, leaf, at.Root); err != nil {
+			f.What, f.Got = "the entry is not the one that this proof is of: "+err.Error(), "leaf "+leaf.String()
+			c.find(f)
+			return
+		}
+		c.rep.Basis = append(c.rep.Basis, Basis{Kind: "receipt", Detail: name, Size: 0})
+	}})
+}
+
+// addReceipt adds what an append returned.
+func (c *check) addReceipt(j *joiner, r Receipt) {
+	none := proof.Hash{}
+	j.claimEntry(&entryClaim{index: r.Index, file: r.Name, check: func(leaf, chain proof.Hash) {
+		f := Finding{File: r.Name, Offset: -1, Index: int64(r.Index), Hint: "the entry was changed after it was acknowledged"}
+		good := true
+		if r.Leaf != none && r.Leaf != leaf {
+			f.What, f.Got, f.Want = "the entry is not the one that was acknowledged: its leaf hash differs", leaf.String(), r.Leaf.String()
+			c.find(f)
+			good = false
+		}
+		if r.Chain != none && r.Chain != chain {
+			f.What, f.Got, f.Want = "the entry or one before it is not what it was when this one was acknowledged: the chain hash differs", chain.String(), r.Chain.String()
+			c.find(f)
+			good = false
+		}
+		if !good || r.Leaf == none && r.Chain == none {
+			return
+		}
+		b := Basis{Kind: "receipt", Detail: r.Name}
+		if r.Chain != none {
+			b.Size = r.Index + 1
+		}
+		c.rep.Basis = append(c.rep.Basis, b)
+	}})
+}
+
+// A history streams the file checkpoints, as long as it was at the beginning: notes are cut out of it, verified by the
+// workers, and handed on in order. Sizes increase, so it never holds more than a few batches, however long the file is.
+type history struct {
+	c      *check
+	file   vfs.File
+	length int64
+	err    error // why there is no file
+	order  chan *noteBatch
+	batch  []histNote // rest of the current one
+	ended  bool
+
+	count    uint64 // notes so far
+	lastSize uint64
+	lastNote []byte // nil before the first
+	last     *proof.Checkpoint
+}
+
+type histNote struct {
+	offset int64
+	data   []byte
+	end    bool   // nothing follows it
+	reason string // why it is not even a note's form
+
+	at     proof.Checkpoint
+	pinned bool
+	err    error
+}
+
+// A noteBatch is a job.
+type noteBatch struct {
+	c     *check
+	notes []histNote
+	done  chan struct{}
+}
+
+const (
+	notesPerBatch  = 64
+	historyWindow  = 256 << 10 // more than two notes of the largest size
+	historyBatches = 8
+)
+
+func (b *noteBatch) run(*worker) {
+	defer close(b.done)
+	for i := range b.notes {
+		n := &b.notes[i]
+		if n.reason == "" {
+			n.at, n.pinned, n.err = b.c.openCheckpoint(n.data)
+		}
+	}
+}
+
+func (c *check) openHistory() {
+	h := &history{c: c}
+	c.history = h
+	if h.file, h.length, h.err = c.open(historyName); h.err != nil {
+		c.fault(historyName, -1, h.err, "")
+	}
+}
+
+func (h *history) close() {
+	if h != nil && h.file != nil {
+		_ = h.file.Close()
+		h.file = nil
+	}
+}
+
+// start cuts the file into notes for as long as the context lives.
+func (h *history) start(p *pool) {
+	h.order = make(chan *noteBatch, historyBatches)
+	p.spawn(func() {
+		defer close(h.order)
+		if h.file == nil {
+			return
+		}
+		send := func(notes []histNote) bool {
+			b := &noteBatch{c: h.c, notes: notes, done: make(chan struct{})}
+			return p.submit(b) && put(p.ctx, h.order, b)
+		}
+		if err := h.cut(send); err != nil {
+			h.c.fault(historyName, -1, err, "")
+		}
+	})
+}
+
+// cut reads the file in windows and sends its notes. Behind bytes that are no note it goes on at the next text that begins
+// like one of this log's.
+func (h *history) cut(send func([]histNote) bool) error {
+	var pending []histNote
+	next := []byte("\n\n" + h.c.origin + "\n")
+	window := make([]byte, 0, historyWindow)
+	lost := false // the bytes before the window were no note
+	for off := int64(0); off < h.length; {
+		n := int(min(historyWindow, h.length-off))
+		window = window[:n]
+		if m, err := h.file.ReadAt(window, off); m < n {
+			if err == nil || err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+		if lost {
+			i := bytes.Index(window, next)
+			if i < 0 {
+				if off+int64(n) == h.length {
+					break
+				}
+				off += int64(max(1, n-len(next)))
+				continue
+			}
+			off, lost = off+int64(i)+2, false
+			continue
+		}
+		notes, err := proof.SplitNotes(window)
+		used := int64(0)
+		for _, data := range notes {
+			pending = append(pending, histNote{offset: off + used, data: bytes.Clone(data)})
+			used += int64(len(data)) + 1
+			pending[len(pending)-1].end = off+used == h.length
+			if len(pending) == notesPerBatch {
+				if !send(pending) {
+					return nil
+				}
+				pending = nil
+			}
+		}
+		off += used
+		var bad *proof.HistoryError
+		if len(notes) == 0 && errors.As(err, &bad) {
+			rest := window[min(n, 1):]
+			last := off+int64(n) == h.length && !bytes.Contains(rest, next) && n <= proof.MaxNote+1
+			pending = append(pending, histNote{offset: off, reason: bad.Reason, end: last})
+			lost = true
+			off++
+		}
+	}
+	if len(pending) > 0 {
+		send(pending)
+	}
+	h.c.addBytes(h.length)
+	return nil
+}
+
+// upTo hands on the notes of sizes up to size, as claims.
+func (h *history) next() *claim {
+	for {
+		if len(h.batch) == 0 {
+			b, ok := <-h.order
+			if !ok {
+				h.ended = true
+				return nil
+			}
+			<-b.done
+			h.batch = b.notes
+			continue
+		}
+		n := h.batch[0]
+		h.batch = h.batch[1:]
+		if cl := h.take(&n); cl != nil {
+			return cl
+		}
+	}
+}
+
+// take checks one note against those before it and the head; nil where it makes no claim.
+func (h *history) take(n *histNote) *claim {
+	c := h.c
+	f := Finding{File: historyName, Offset: n.offset, Index: -1}
+	if n.reason != "" || n.err != nil {
+		f.What = "the note " + n.reason
+		if n.err != nil {
+			f.What = "the note is not a checkpoint of this log: " + n.err.Error()
+		}
+		// A crash tears at most the one note that was not durable yet: the last, behind what the head knows.
+		if n.end && h.count > 0 && (c.head == nil || n.offset >= c.head.Kept) {
+			c.leftover(f)
+		} else {
+			c.find(f)
+		}
+		return nil
+	}
+	switch {
+	case h.last == nil && (n.at.Size != 0 || n.offset != 0):
+		f.What, f.Got, f.Want = "the first note is not of size 0", fmt.Sprintf("size %d", n.at.Size), "size 0"
+		c.find(f)
+	case h.last != nil && n.at.Size <= h.lastSize:
+		f.What, f.Got, f.Want = "sizes do not increase", fmt.Sprintf("size %d", n.at.Size), fmt.Sprintf("above %d", h.lastSize)
+		c.find(f)
+		return nil
+	}
+	if c.head != nil && n.at.Size > c.head.Size {
+		f.What, f.Got, f.Want = "is newer than the highest that this host ever signed", fmt.Sprintf("size %d", n.at.Size), fmt.Sprintf("at most %d", c.head.Size)
+		f.Hint = "the head was replaced by an older copy, or the key is in use elsewhere"
+		c.find(f)
+	}
+	h.count++
+	at := n.at
+	h.last, h.lastSize, h.lastNote = &at, at.Size, n.data
+	return c.noteClaim(historyName, n.offset, at, n.pinned)
+}
+
+// finishHistory compares the newest checkpoint with the last that is kept.
+func (c *check) finishHistory(j *joiner) {
+	h := c.history
+	c.rep.Checkpoints = h.count
+	if h.err != nil {
+		return
+	}
+	f := Finding{File: historyName, Offset: -1, Index: -1}
+	switch {
+	case h.last == nil:
+		f.What, f.Got, f.Want = "holds no checkpoint", fmt.Sprintf("%d bytes", h.length), "at least the one of size 0"
+		c.find(f)
+		return
+	case c.latest == nil:
+		return
+	case c.latestAt.Size < h.lastSize:
+		c.leftover(Finding{File: latestName, Offset: -1, Index: -1, What: "is older than the last checkpoint that is kept", Got: fmt.Sprintf("size %d", c.latestAt.Size), Want: fmt.Sprintf("at least %d", h.lastSize)})
+	case c.latestAt.Size == h.lastSize && !bytes.Equal(c.latest, h.lastNote):
+		c.find(Finding{File: latestName, Offset: -1, Index: -1, What: fmt.Sprintf("differs from the note of the same size %d in %s", h.lastSize, historyName), Got: fmt.Sprintf("%q", c.latest), Want: fmt.Sprintf("%q", h.lastNote)})
+	}
+	if j.sealed > h.lastSize {
+		f.What, f.Got, f.Want = "no checkpoint is kept at or after the end of the newest sealed segment", fmt.Sprintf("last size %d", h.lastSize), fmt.Sprintf("at least %d", j.sealed)
+		c.find(f)
+	}
+}
