@@ -1,0 +1,865 @@
+#!/usr/bin/env python3
+"""Checks a log directory of format immutable/1 and says refuted, unknown, proven or consistent.
+
+Written from docs/format.md and the C2SP signed-note rules alone, apart from the Go program, so that
+an error in one of the two shows as a difference. Python 3.11, standard library only; the one program
+it starts is `zstd -dc`. It opens files for reading only and takes no lock.
+
+Reading order for an auditor: Verifier.run first, then the methods that it calls; the rules for a single
+entry, note or archive are in immutable_format.py.
+"""
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import stat
+import sys
+from dataclasses import dataclass
+
+from immutable_format import (
+    At, CONTROL, CannotRun, DECIMAL, Decoder, GROUP, IndexBuilder, MAX_BATCH, MAX_BATCH_ENTRIES, MAX_LINE,
+    MAX_NOTE, MAX_PENDING, Position, Refuse, archive_frames, b64, check_timestamp, commit_line,
+    history_notes, open_checkpoint, open_note, parse_entry, parse_vkey, segment_line, sha256, show, unbase64)
+
+MAX_FINDINGS = 1_000   # more are counted, not kept
+DERIVED = " (derived file: the entries themselves stand, `immutable rebuild` makes it again)"
+DIR_FILES = ("log.json", "lock", "immutable.log", "chain", "checkpoint", "checkpoints", "reserve")
+DIR_DIRS = ("pending", "archive", "index", "tree", "quarantine", "next")
+
+
+@dataclass(frozen=True)
+class Finding:
+    file: str
+    offset: int | None
+    index: int | None
+    what: str
+    got: str
+    want: str
+
+
+@dataclass(frozen=True)
+class Head:
+    path: str
+    vkey: str
+    log: str
+    inode: int
+    size: int
+    root: bytes
+    kept: int
+    clean: bool
+
+
+@dataclass(frozen=True)
+class Target:
+    """A root that the entries must have at a size."""
+    size: int
+    root: bytes
+    file: str
+    offset: int | None
+
+
+class Verifier:
+    def __init__(self, directory, state_dir=None, pins=(), evidence=(), indexes=False):
+        self.dir, self.state_dir, self.pins, self.evidence, self.indexes = directory, state_dir, pins, evidence, indexes
+        self.findings, self.notes, self.suppressed, self.unknowns = [], [], 0, 0
+        self.origin, self.keys, self.head, self.stopped = None, [], None, False
+        self.final, self.checkpoint, self.last_kept, self.history_size = Position(), None, None, 0
+        self.targets, self.newest, self.recoveries, self.other_types = [], None, [], {}
+        self.tree, self.tree_bad, self.overlap, self.overlap_from = {}, set(), {}, ""
+        self.opened = []
+
+    # Results
+
+    def find(self, file, offset, index, what, got="", want=""):
+        self.add(Finding(file, offset, index, what, show(got), show(want)))
+
+    def add(self, finding):
+        if len(self.findings) >= MAX_FINDINGS:
+            self.suppressed += 1
+        elif finding not in self.findings[-50:]:
+            self.findings.append(finding)
+
+    def refused(self, file, offset, index, refuse, suffix=""):
+        self.add(Finding(file, offset, index, refuse.what + suffix, refuse.got, refuse.want))
+
+    def note(self, text):
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def unknown(self, text):
+        self.unknowns += 1
+        self.note("could not tell: " + text)
+
+    def crash_leftover(self, file, offset, index, what, got="", want=""):
+        """What a crash may leave: a finding after a clean close, a note after an unclean one, else unknown."""
+        if self.head is None:
+            self.unknown(f"{file}: {what}; a crash may leave this, and no head says whether there was one")
+        elif self.head.clean:
+            self.find(file, offset, index, what, got, want)
+        else:
+            self.note(f"{file}: {what}; the log was not closed cleanly, recovery will see to it")
+
+    def verdict(self):
+        if self.findings:
+            return "refuted"
+        if self.unknowns:
+            return "unknown"
+        return "proven" if self.basis() else "consistent"
+
+    def basis(self):
+        """What from outside the directory was compared with it."""
+        return [name for name, given in (("head", self.head), ("key", self.pins), ("checkpoint", self.evidence)) if given]
+
+    def report(self):
+        notes = list(self.notes)
+        if self.suppressed:
+            notes.append(f"{self.suppressed} more findings were not kept")
+        return {"verdict": self.verdict(), "origin": self.origin, "size": self.final.size, "root": b64(self.final.root()),
+                "basis": self.basis(), "findings": [vars(finding) for finding in self.findings], "notes": notes}
+
+    # Files
+
+    def path(self, name):
+        return os.path.join(self.dir, *name.split("/"))
+
+    def open(self, name, required=True, suffix=""):
+        """An open regular file or None, which was reported."""
+        path = self.path(name)
+        try:
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                self.find(name, None, None, "not a regular file", "another kind of file", "a regular file")
+                return None
+            f = open(path, "rb")
+        except FileNotFoundError:
+            if required:
+                self.find(name, None, None, "missing" + suffix, "no file", "a file")
+            return None
+        except OSError as error:
+            self.unknown(f"{name} could not be read: {error.strerror}")
+            return None
+        self.opened.append(f)
+        return f
+
+    def read(self, name, limit, required=True, suffix=""):
+        f = self.open(name, required, suffix)
+        if f is None:
+            return None
+        try:
+            data = f.read(limit + 1)
+        except OSError as error:
+            self.unknown(f"{name} could not be read: {error.strerror}")
+            return None
+        finally:
+            f.close()
+        if len(data) > limit:
+            self.find(name, limit, None, "file is too long", f"more than {limit} bytes", f"at most {limit}")
+            return None
+        return data
+
+    def names(self, folder):
+        try:
+            with os.scandir(self.path(folder) if folder else self.dir) as entries:
+                return sorted(entry.name for entry in entries)
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError:
+            self.find(folder, None, None, "not a directory", "another kind of file", "a directory")
+        except OSError as error:
+            self.unknown(f"{folder} could not be read: {error.strerror}")
+        return []
+
+    def segments(self, folder, pattern):
+        """{name of file: first} of a folder in which unknown names are refuted."""
+        result = {}
+        for name in self.names(folder):
+            match = re.fullmatch(r"([0-9]{20})" + pattern, name)
+            if match and int(match[1]) % GROUP == 0:
+                result[f"{folder}/{name}"] = int(match[1])
+            else:
+                self.find(f"{folder}/{name}", None, None, "unknown name", name, "20 digits, a multiple of 256, and the ending")
+        return result
+
+    # Identity and head
+
+    def identity(self):
+        data = self.read("log.json", MAX_NOTE)
+        if data is None:
+            return False
+        try:
+            match = re.fullmatch(rb'\{"format":"immutable/1","origin":"([!#-*,-\[\]-~]{1,255})","created":"([^"\\]*)",'
+                                 rb'"vkeys":\[((?:"[^"\\]*"(?:,"[^"\\]*")*)?)\]\}\n', data)
+            if not match or not data.isascii():
+                raise Refuse("log.json is not as the document shows it", data, '{"format":"immutable/1","origin":…}')
+            origin = match[1].decode()
+            if origin.startswith("immutable/"):
+                raise Refuse("origin begins with immutable/", origin, "another beginning")
+            check_timestamp(match[2].decode())
+            vkeys = match[3].decode()[1:-1].split('","') if match[3] else []
+            self.keys = [parse_vkey(vkey) for vkey in vkeys]
+            for key in self.keys:
+                if key.name != origin:
+                    raise Refuse("verifier key of another name", key.name, origin)
+            if len(set(vkeys)) != len(vkeys):
+                raise Refuse("a verifier key is listed twice", vkeys, "each once")
+        except Refuse as refuse:
+            self.refused("log.json", 0, None, refuse)
+            return False
+        self.origin, self.log_hash = origin, sha256(data).hex()
+        for pin in self.pins:
+            if pin not in self.keys:
+                self.find("log.json", None, None, "pinned key is not one of the log's keys", vkeys, pin.vkey)
+        return True
+
+    def read_head(self):
+        """(bytes, Head) or None. A head that is there and cannot be used is reported."""
+        if self.state_dir is None:
+            return None
+        path = os.path.join(self.state_dir, sha256(self.origin.encode()).hex(), "head")
+        try:
+            with open(path, "rb") as f:
+                data = f.read(MAX_NOTE)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            self.unknown(f"{path} could not be read: {error.strerror}")
+            return None
+        match = re.fullmatch(r'\{"origin":"([^"\\]*)","vkey":"([^"\\]*)","log":"([0-9a-f]{64})","inode":' + DECIMAL
+                             + r',"size":' + DECIMAL + r',"root":"([^"\\]*)","kept":' + DECIMAL
+                             + r',"clean":(true|false)\}\n', data.decode("latin-1"))
+        try:
+            if not match:
+                raise Refuse("head is not as the document shows it", data, '{"origin":…,"clean":…}')
+            origin, vkey, log, inode, size, root, kept, clean = match.groups()
+            if origin != self.origin:
+                raise Refuse("head of another origin", origin, self.origin)
+            return data, Head(path, vkey, log, int(inode), int(size), unbase64(root, 32), int(kept), clean == "true")
+        except Refuse as refuse:
+            self.refused(path, 0, None, refuse)
+            return None
+
+    def snapshot(self):
+        """Opens and measures everything in an order that a writer at work cannot contradict.
+
+        immutable.log before pending before archive before index, because segments move that way; then the
+        signed values, then the tree, which covers them, then the length of immutable.log, which covers the tree.
+        False: immutable.log was replaced meanwhile, start again.
+        """
+        self.log = self.open("immutable.log")
+        self.pending = {}
+        for name, first in self.segments("pending", r"\.jsonl").items():
+            f = self.open(name, required=False)
+            if f is not None:
+                self.pending[name] = (first, f, os.fstat(f.fileno()).st_size)
+        self.archives = self.segments("archive", r"\.jsonl\.zst")
+        self.index_files = self.segments("index", r"\.(?:idx|seal)")
+        for _ in range(20):
+            self.history = self.open("checkpoints")
+            self.history_size = os.fstat(self.history.fileno()).st_size if self.history else 0
+            note, head = self.read("checkpoint", MAX_NOTE), self.read_head()
+            after = os.stat(self.path("checkpoints")).st_size if self.history else 0
+            if (note, head, after) == (self.read("checkpoint", MAX_NOTE), self.read_head(), self.history_size):
+                break
+        self.checkpoint_note, self.head = note, head[1] if head else None
+        for name in self.names("tree"):
+            if re.fullmatch(r"[1-7]", name):
+                self.open_tree("tree/" + name, int(name))
+            else:
+                self.find("tree/" + name, None, None, "unknown name", name, "1 to 7")
+        self.open_tree("chain", 0)
+        if self.log is None:
+            return True
+        seen = os.fstat(self.log.fileno())
+        self.log_size = seen.st_size
+        try:
+            now = os.stat(self.path("immutable.log"))
+        except FileNotFoundError:
+            return False
+        return (now.st_dev, now.st_ino) == (seen.st_dev, seen.st_ino)
+
+    def open_tree(self, name, level):
+        f = self.open(name, required=False)
+        if f is not None:
+            self.tree[level] = (f, os.fstat(f.fileno()).st_size)
+
+    # Notes
+
+    def read_notes(self):
+        self.read_history()
+        if self.checkpoint_note is not None:
+            try:
+                self.checkpoint = open_checkpoint(self.checkpoint_note, self.origin, self.keys)
+                self.targets.append(Target(self.checkpoint.size, self.checkpoint.root, "checkpoint", None))
+            except Refuse as refuse:
+                self.refused("checkpoint", 0, None, refuse)
+        last, now = self.last_kept, self.checkpoint
+        if last and now:
+            if now.size == last.size and now.note != last.note:
+                self.find("checkpoint", None, None, "differs from the last of checkpoints", now.note, last.note)
+            if now.size < last.size:
+                self.crash_leftover("checkpoint", None, None, "older than the last of checkpoints", now.size, last.size)
+        self.newest = max((c for c in (last, now) if c), key=lambda c: c.size, default=None)
+        for pin in self.pins:
+            if self.newest and pin not in self.newest.signers:
+                self.find("checkpoint", None, None, "newest checkpoint is not signed by the pinned key",
+                          [key.vkey for key in self.newest.signers], pin.vkey)
+        for path, data in self.evidence:
+            try:
+                earlier = open_checkpoint(data, self.origin, self.keys)
+                self.targets.append(Target(earlier.size, earlier.root, path, None))
+            except Refuse as refuse:
+                self.refused(path, 0, None, refuse)
+        if self.head:
+            self.targets.append(Target(self.head.size, self.head.root, self.head.path, None))
+        self.targets.sort(key=lambda target: target.size)
+
+    def read_history(self):
+        if self.history is None:
+            return
+        kept_is_boundary = self.head is None or self.head.kept == 0
+        for offset, note, data in history_notes(self.history, self.history_size):
+            if note is None:
+                self.torn_history(offset, data)
+                break
+            try:
+                now = open_checkpoint(note, self.origin, self.keys)
+                if self.last_kept and now.size <= self.last_kept.size:
+                    raise Refuse("sizes do not increase", now.size, f"more than {self.last_kept.size}")
+                if offset == 0 and now.size != 0:
+                    raise Refuse("first checkpoint's size", now.size, 0)
+                self.last_kept = now
+                self.targets.append(Target(now.size, now.root, "checkpoints", offset))
+            except Refuse as refuse:
+                self.refused("checkpoints", offset, None, refuse)
+            if self.head and self.head.kept == offset + len(note) + 1:
+                kept_is_boundary = True
+        if self.last_kept is None and not self.findings:
+            self.find("checkpoints", 0, None, "has no checkpoint", "none", "one of size 0 first")
+        if self.head and self.head.kept > self.history_size:
+            self.find("checkpoints", self.history_size, None, "shorter than the head says", self.history_size, self.head.kept)
+        elif not kept_is_boundary:
+            self.find("checkpoints", self.head.kept, None, "the head's kept is not the end of a checkpoint", self.head.kept, "an end")
+
+    def torn_history(self, offset, data):
+        """Bytes after the last whole note. A crash can tear only a note that `checkpoint` does not yet cover."""
+        lines, note = data.split(b"\n"), (self.checkpoint_note or b"").split(b"\n")
+        covered = len(lines) > 2 and len(note) > 2 and (not lines[1].isdigit() or not note[1].isdigit()
+                                                        or len(lines[1]) > 20 or int(lines[1]) <= int(note[1][:20]))
+        if covered or data.startswith(b"\n") or len(data) > MAX_NOTE or (self.head and offset < self.head.kept):
+            self.find("checkpoints", offset, None, "is not a note followed by an empty line", data, "a whole note")
+        else:
+            self.crash_leftover("checkpoints", offset, None, "ends within a note", data, "a whole note")
+
+    # Entries
+
+    def extend(self, pos, line, file, offset, sink, builder=None):
+        """Takes one entry line (without newline); what is wrong with it goes to sink."""
+        index, leaf = pos.size, sha256(b"\x00" + line)
+        try:
+            entry = parse_entry(line, index)
+            self.check_order(pos, entry)
+            pos.timestamp = entry.timestamp
+            if builder:
+                builder.add(entry)
+            if entry.log is not None and not pos.quiet:
+                self.take_control(index, entry.log)
+        except Refuse as refuse:
+            sink.append(Finding(file, offset, index, refuse.what, refuse.got, refuse.want))
+        if self.overlap.get(index, leaf) != leaf:
+            sink.append(Finding(file, offset, index, f"entry differs from the one in {self.overlap_from}", leaf.hex(),
+                                self.overlap[index].hex()))
+        for height, number, root in pos.push(leaf):
+            if height % 8 == 0 and not pos.quiet:
+                self.compare_derived(f"tree/{height // 8}", height // 8, number, root, sink)
+        if not pos.quiet:
+            if pos.size % GROUP == 0:
+                self.compare_derived("chain", 0, index // GROUP, pos.chain, sink)
+            self.compare_roots(pos, sink)
+        if pos.size % GROUP == 0:
+            pos.boundary()
+
+    def check_order(self, pos, entry):
+        if entry.log and entry.log["type"] == "clock":
+            got = (entry.log["was"], entry.log["now"])
+            if got != (pos.timestamp, entry.timestamp):
+                raise Refuse("clock entry's was and now", got, (pos.timestamp, entry.timestamp))
+        elif entry.timestamp < pos.timestamp:
+            raise Refuse("timestamp decreases", entry.timestamp, f"not before {pos.timestamp}")
+
+    def take_control(self, index, log):
+        if log["type"] == "recovery":
+            self.recoveries.append((index, log))
+        elif log["type"] not in CONTROL:
+            self.other_types.setdefault(log["type"], index)
+
+    def compare_roots(self, pos, sink):
+        while pos.target < len(self.targets) and self.targets[pos.target].size <= pos.size:
+            target = self.targets[pos.target]
+            pos.target += 1
+            if target.root != pos.root():
+                sink.append(Finding(target.file, target.offset, None, f"root at size {pos.size} is not the entries' root",
+                                    b64(target.root), b64(pos.root())))
+
+    def compare_derived(self, name, level, number, want, sink):
+        if name in self.tree_bad:
+            return
+        f, length = self.tree.get(level, (None, 0))
+        offset, got = 32 * number, b""
+        if offset + 32 <= length:
+            f.seek(offset)
+            got = f.read(32)
+        if got == want:
+            return
+        needed = self.newest and number + 1 << 8 * max(level, 1) <= self.newest.size
+        if needed:
+            self.tree_bad.add(name)
+            what = f"hash {number} differs" if got else f"hash {number} is missing"
+            sink.append(Finding(name, offset, None, what + DERIVED, got.hex(), want.hex()))
+        elif length > offset:
+            self.tree_bad.add(name)
+            self.crash_leftover(name, offset, None, f"hash {number}, which no checkpoint needs, differs" + DERIVED, got.hex(), want.hex())
+
+    def scan_text(self, f, name, first, length, pos, is_open):
+        """Reads an open or pending segment from pos on. Position after its last valid commit, or None."""
+        f.seek(0)
+        want = segment_line(first, pos.chain)
+        line = f.readline(MAX_LINE + 1)
+        if line != want:
+            self.find(name, 0, first, "segment line", line, want)
+            return None
+        offset = at = len(line)   # `at` is the end of the last valid commit
+        committed, sink, problem = pos.copy(), [], None
+        while offset < length and problem is None:
+            line = f.readline(min(MAX_LINE + 1, length - offset))
+            end = offset + len(line)
+            if not line.endswith(b"\n"):
+                problem = Finding(name, offset, pos.size, "line is too long or has no end", f"{len(line)} bytes", "a line")
+            elif end - at > MAX_BATCH:
+                problem = Finding(name, offset, pos.size, "batch is too long", f"more than {MAX_BATCH} bytes", f"at most {MAX_BATCH}")
+            elif line.startswith(b'{"id":'):
+                self.extend(pos, line[:-1], name, offset, sink)
+            elif not line.startswith(b'{"commit":') or pos.size == committed.size:
+                problem = Finding(name, offset, pos.size, "line does not belong here", show(line), "an entry, or a commit line after entries")
+            else:
+                want = commit_line(pos.size, pos.chain, pos.root())
+                if line != want:
+                    problem = Finding(name, offset, pos.size, "commit line", show(line), show(want))
+                else:
+                    if pos.size - committed.size > MAX_BATCH_ENTRIES:
+                        self.find(name, at, pos.size, "batch has too many entries", pos.size - committed.size, MAX_BATCH_ENTRIES)
+                    for finding in sink:
+                        self.add(finding)
+                    committed, sink, at = pos.copy(), [], end
+            offset = end
+        if at == length:
+            return committed
+        if problem is None:
+            problem = Finding(name, offset, pos.size, "ends without a commit line", "end of file", "a commit line")
+        if is_open and self.incomplete_batch(f, at, length, committed.size):
+            return committed
+        for finding in sink + [problem]:
+            self.add(finding)
+        self.final = committed
+        return None
+
+    def incomplete_batch(self, f, at, length, size):
+        """Whether the bytes after the last valid commit are what a crash may leave."""
+        if length - at > MAX_BATCH:
+            return False
+        f.seek(at)
+        tail = b"\n" + f.read(length - at)
+        place = tail.find(b'\n{"commit":')
+        while place >= 0:
+            end = tail.find(b"\n", place + 1)
+            if 0 <= end < len(tail) - 1:
+                return False
+            place = tail.find(b'\n{"commit":', place + 1)
+        if self.head and (self.head.clean or self.head.size > size):
+            return False
+        self.crash_leftover("immutable.log", at, size, f"incomplete batch of {length - at} bytes at offset {at}, after entry {size}")
+        return True
+
+    def scan_archive(self, name, first, pos, sealed):
+        """Reads an archive and checks its seal. Position after it, or None."""
+        f = self.open(name)
+        if f is None:
+            return None
+        size = os.fstat(f.fileno()).st_size
+        digest = hashlib.file_digest(f, "sha256").hexdigest()
+        builder = IndexBuilder(first) if self.indexes else None
+        before = len(self.findings)
+        try:
+            frames = archive_frames(f, size)
+            end = first + (len(frames) - 2) * GROUP
+            self.check_seal(name, first, end, f"{digest} {size}", sealed)
+            with Decoder(f) as decoder:
+                self.read_frames(decoder, frames, name, first, pos, builder)
+        except At as at:
+            self.refused(name, at.offset, at.index, at.refuse)
+            self.note(f"{name} could not be read to its end; the seal and what follows it were not examined further")
+            return None
+        except Refuse as refuse:
+            self.refused(name, None, None, refuse)
+            return None
+        finally:
+            f.close()
+        if builder and len(self.findings) == before:
+            self.compare_index(first, builder.content(), sealed)
+        return pos
+
+    def read_frames(self, decoder, frames, name, first, pos, builder):
+        want = segment_line(first, pos.chain)
+        got = decoder.out.read(frames[0][2])
+        if got != want:
+            raise At(0, decoder.failed(got, want), first)
+        for offset, _, left in frames[1:-1]:
+            sink = []
+            for _ in range(GROUP):
+                line = decoder.out.readline(MAX_LINE + 1)
+                left -= len(line)
+                if not line.endswith(b"\n") or left < 0:
+                    raise At(offset, decoder.failed(line, "256 entry lines"), pos.size)
+                self.extend(pos, line[:-1], name, offset, sink, builder)
+            if left:
+                raise At(offset, Refuse("frame has more than a group", f"{left} bytes more", "256 entry lines"), pos.size)
+            for finding in sink:
+                self.add(finding)
+        offset, _, length = frames[-1]
+        want = commit_line(pos.size, pos.chain, pos.root())
+        got = decoder.out.read(length)
+        if got != want:
+            raise At(offset, decoder.failed(got, want), pos.size)
+        decoder.finish()
+
+    def check_seal(self, archive, first, end, identity, sealed):
+        """`sealed`: no pending file holds the segment, so sealing was finished."""
+        seal, idx = f"index/{first:020d}.seal", f"index/{first:020d}.idx"
+        if seal not in self.index_files:
+            if sealed:
+                self.find(seal, None, None, "missing" + DERIVED, "no file", "a seal of " + archive)
+            return
+        data = self.read(seal, MAX_NOTE)
+        f = self.open(idx, suffix=DERIVED)
+        if data is None or f is None:
+            return
+        idx_identity = f"{hashlib.file_digest(f, 'sha256').hexdigest()} {os.fstat(f.fileno()).st_size}"
+        f.close()
+        try:
+            body, _ = open_note(data, self.keys, 5)
+        except Refuse as refuse:
+            self.refused(seal, 0, None, refuse, DERIVED)
+            return
+        for got, want, what in zip(body, ("immutable/seal/1", self.origin, f"{first} {end}", identity, idx_identity),
+                                   ("kind", "origin", "range", "archive file", "idx file")):
+            if got != want:
+                self.find(seal, None, first, f"seal's {what} is not what is there" + (DERIVED if what == "idx file" else ""), want, got)
+        if self.last_kept is None or self.last_kept.size < end:
+            self.find("checkpoints", None, None, f"no checkpoint at or after the sealed end of {archive}", "none", f"size {end} or more")
+
+    def compare_index(self, first, want, sealed):
+        name = f"index/{first:020d}.idx"
+        if name not in self.index_files:
+            if sealed:
+                self.find(name, None, None, "missing" + DERIVED, "no file", f"{len(want)} bytes")
+            return
+        got = self.read(name, max(len(want), MAX_NOTE))
+        if got is not None and got != want:
+            place = next((i for i, (a, b) in enumerate(zip(got, want)) if a != b), min(len(got), len(want)))
+            self.find(name, place, None, "differs from the entries" + DERIVED, got[place:place + 16].hex(), want[place:place + 16].hex())
+
+    # Segments in order
+
+    def scan(self):
+        pos = self.final
+        self.compare_roots(pos, self.findings)
+        pos.boundary()
+        pending = dict(self.pending)
+        if len(pending) > MAX_PENDING:
+            self.find("pending", None, None, "too many pending segments", len(pending), f"at most {MAX_PENDING}")
+        for name, (first, f, length) in self.pending.items():
+            if self.log and same_file(f, length, self.log, self.log_size):
+                self.note(f"{name} is immutable.log itself: a rotation began and will be undone")
+                del pending[name]
+        for name, first in self.archives.items():
+            twin = f"pending/{first:020d}.jsonl"
+            start = self.begin(name, first, pos)
+            pos = start and self.scan_archive(name, first, start.copy(), twin not in self.pending)
+            if pos and twin in pending:
+                self.finish_overlap(name, pos)
+                pos = self.scan_twin(twin, *pending.pop(twin)[1:], name, first, start, pos)
+            elif pos:
+                self.finish_overlap(name, pos)
+            if not pos:
+                return self.stop(name)
+            self.final = pos
+        for name, (first, f, length) in pending.items():
+            start = self.begin(name, first, pos)
+            pos = start and self.scan_text(f, name, first, length, start.copy(), False)
+            if not pos:
+                return self.stop(name)
+            if pos.size - first < GROUP:
+                self.find(name, None, first, "segment without a whole group", pos.size - first, f"at least {GROUP} entries")
+            self.finish_overlap(name, pos)
+            self.keep_overlap(name, pos)
+            self.final = pos
+        if self.log is None:
+            return self.stop("immutable.log")
+        match = re.match(rb'\{"segment":\{"first":(0|[1-9][0-9]{0,19}),', self.log.read(64))
+        start = self.begin("immutable.log", int(match[1]) if match else pos.restart.size, pos)
+        pos = start and self.scan_text(self.log, "immutable.log", start.size, self.log_size, start.copy(), True)
+        if not pos:
+            return self.stop("immutable.log")
+        self.finish_overlap("immutable.log", pos)
+        self.final = pos
+
+    def begin(self, name, first, pos):
+        """The Position at which a segment begins, or None if the ranges do not meet."""
+        if first != pos.restart.size:
+            self.find(name, None, first, "segment does not begin at the last group boundary of the one before", first, pos.restart.size)
+            return None
+        return pos.restart_here()
+
+    def scan_twin(self, name, f, length, archive, first, start, pos):
+        """A pending file beside its archive: it holds the same entries, and perhaps more."""
+        quiet = start.copy()
+        quiet.quiet = True
+        self.overlap, self.overlap_from = {}, archive
+        twin = self.scan_text(f, name, first, length, quiet, False)
+        if not twin:
+            return None
+        if twin.restart.size != pos.size or twin.restart.chain != pos.chain:
+            self.find(name, None, pos.size, "differs from " + archive, f"{twin.restart.size} {twin.restart.chain.hex()}",
+                      f"{pos.size} {pos.chain.hex()}")
+            return None
+        self.keep_overlap(name, twin)
+        return pos
+
+    def keep_overlap(self, name, pos):
+        """Entries after the last boundary of a pending segment must stand again in the next segment."""
+        self.overlap = {pos.restart.size + i: leaf for i, leaf in enumerate(pos.leaves)}
+        self.overlap_from = name
+
+    def finish_overlap(self, name, pos):
+        missing = [index for index in self.overlap if index >= pos.size]
+        if missing:
+            self.find(name, None, missing[0], f"entries of {self.overlap_from} do not stand again", pos.size, missing[-1] + 1)
+        self.overlap = {}
+
+    def stop(self, name):
+        self.stopped = True
+        self.note(f"entries after the fault in {name} were not examined")
+
+    # What needs the end of the log
+
+    def finish(self):
+        size = self.final.size
+        for target in self.targets[self.final.target:]:
+            if not self.stopped:
+                self.find(target.file, target.offset, None, "is about more entries than the log has", target.size, f"at most {size}")
+        for level, (f, length) in self.tree.items():
+            name, due = f"tree/{level}" if level else "chain", size >> 8 * max(level, 1)
+            if not self.stopped and (length > 32 * due or length == 0 and level):
+                self.crash_leftover(name, 32 * due, None, "does not end with the log's last group" + DERIVED, f"{length} bytes", f"{32 * due} bytes")
+        for name, first in self.index_files.items():
+            if f"archive/{first:020d}.jsonl.zst" not in self.archives:
+                self.find(name, None, first, "belongs to no archive" + DERIVED, "no archive", f"archive/{first:020d}.jsonl.zst")
+            elif name.endswith(".idx") and name[:-4] + ".seal" not in self.index_files and not self.indexes:
+                self.note(f"{name} has no seal yet and was not compared with the entries (--indexes does)")
+        for kind, index in self.other_types.items():
+            if index < size:
+                self.note(f"entry {index} is a control entry of unknown type {show(kind)}")
+        if not self.stopped and self.newest and self.newest.size < size:
+            self.note(f"entries {self.newest.size} to {size - 1} are after the newest checkpoint: no signature covers them")
+        if self.head is None:
+            self.note("no head: " + ("not looked for" if self.state_dir is None else f"none below {self.state_dir}"))
+        else:
+            self.compare_head(size)
+        self.check_quarantine(size)
+
+    def compare_head(self, size):
+        head, path = self.head, self.head.path
+        vkey = self.keys[0].vkey if self.keys else ""
+        for what, got, want in (("vkey", head.vkey, vkey), ("log (hash of log.json)", head.log, self.log_hash)):
+            if got != want:
+                self.find(path, None, None, f"head's {what} is not the directory's", got, want)
+        inode = os.stat(self.path("log.json")).st_ino
+        if head.inode not in (0, inode):
+            self.note(f"log.json has inode {inode}, the head says {head.inode}: this directory is a copy, read-only until adopted")
+        newest = max((c.size for c in (self.checkpoint, self.last_kept) if c), default=0)
+        if newest > head.size:
+            self.find(path, None, None, "a checkpoint is newer than the highest size the head knows", newest, f"at most {head.size}")
+        if not head.clean:
+            self.note("the head says that the log is open or was not closed cleanly")
+            return
+        facts = [("checkpoints' length", self.history_size, head.kept),
+                 ("checkpoint's size", self.checkpoint.size if self.checkpoint else None, head.size),
+                 ("size of the last of checkpoints", self.last_kept.size if self.last_kept else None, head.size)]
+        if not self.stopped:
+            facts.append(("log's size", size, head.size))
+        for what, got, want in facts:
+            if got != want:
+                self.find(path, None, None, f"after a clean close the {what} is not the head's", got, want)
+
+    def check_quarantine(self, size):
+        for name in self.names("quarantine"):
+            match = re.fullmatch(DECIMAL + "-([0-9a-f]{64})", name)
+            if not match:
+                self.note(f"quarantine/{show(name)} is not <offset>-<sha256>")
+                continue
+            f = self.open("quarantine/" + name)
+            if f is not None:
+                got = hashlib.file_digest(f, "sha256").hexdigest()
+                if got != match[2]:
+                    self.find("quarantine/" + name, None, None, "does not hash to its name", got, match[2])
+                f.close()
+        for index, log in self.recoveries:
+            try:
+                if index < size and (got := os.lstat(self.path(log["file"])).st_size) != int(log["bytes"]):
+                    self.find(log["file"], None, index, "length is not what the recovery entry says", got, log["bytes"])
+            except FileNotFoundError:
+                self.find(log["file"], None, index, "a recovery entry names it and it is missing", "no file", log["sha256"])
+
+    def unknown_names(self):
+        for name in self.names(""):
+            if name not in DIR_FILES and name not in DIR_DIRS:
+                self.note(f"unknown name {show(name)}, about which the format says nothing")
+
+    def state(self):
+        """What changes when a writer is at work; used only to decide whether to look again."""
+        result = [self.names("pending"), self.names("archive")]
+        for name in ("immutable.log", "checkpoint", "checkpoints"):
+            try:
+                status = os.stat(self.path(name))
+                result.append((status.st_ino, status.st_size))
+            except OSError:
+                result.append(None)
+        return result
+
+    def run(self):
+        """True when the answer stands; False when the directory changed while it was read."""
+        before = self.state()
+        try:
+            if self.identity():
+                if not self.snapshot():
+                    self.unknown("a rotation was under way")
+                    return False
+                self.read_notes()
+                self.scan()
+                self.finish()
+            self.unknown_names()
+        except OSError as error:
+            self.unknown(f"{error.filename or 'a file'} could not be read: {error.strerror}")
+        finally:
+            for f in self.opened:
+                f.close()
+        return not (self.findings or self.unknowns) or self.state() == before
+
+
+def same_file(a, a_length, b, b_length):
+    """One inode, or equal bytes (a copy does not keep hard links)."""
+    if os.path.sameopenfile(a.fileno(), b.fileno()):
+        return True
+    if a_length != b_length:
+        return False
+    a.seek(0)
+    b.seek(0)
+    while chunk := a.read(1 << 20):
+        if chunk != b.read(len(chunk)):
+            break
+    same = not chunk
+    b.seek(0)
+    return same
+
+
+# --- Command line -----------------------------------------------------------------------------------
+
+def default_state_dir():
+    given = os.environ.get("IMMUTABLE_STATE_DIR")
+    if given:
+        return given
+    if sys.platform == "darwin":
+        base = os.path.expanduser("~/Library/Application Support")
+    elif sys.platform == "win32":
+        base = os.environ.get("LocalAppData") or os.path.expanduser("~/AppData/Local")
+    else:
+        base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(base, "immutable")
+
+
+def load_pin(text):
+    """A verifier key as given, or the file that holds it on one line."""
+    try:
+        return parse_vkey(text)
+    except Refuse as refuse:
+        if not os.path.exists(text):
+            raise CannotRun(f"--key {text}: {refuse.what}, and no such file") from None
+    try:
+        with open(text, encoding="utf-8") as f:
+            return parse_vkey(f.read(MAX_NOTE).strip())
+    except (OSError, UnicodeDecodeError, Refuse) as error:
+        raise CannotRun(f"--key {text}: {error}") from None
+
+
+def load_evidence(path):
+    try:
+        with open(path, "rb") as f:
+            data = f.read(MAX_NOTE + 1)
+    except OSError as error:
+        raise CannotRun(f"--checkpoint {path}: {error.strerror}") from None
+    if not re.match(rb"[^\n]+\n[0-9]+\n[A-Za-z0-9+/=]{44}\n\n", data):
+        raise CannotRun(f"--checkpoint {path}: not a checkpoint note")
+    return path, data
+
+
+def verify(directory, state_dir=None, pins=(), evidence=(), indexes=False, tries=4):
+    if not os.path.isdir(directory):
+        raise CannotRun(f"{directory} is not a directory")
+    for _ in range(tries):
+        verifier = Verifier(directory, state_dir, list(pins), list(evidence), indexes)
+        if verifier.run():
+            break
+    return verifier.report()
+
+
+def print_report(report, quiet):
+    print(report["verdict"])
+    if quiet:
+        return
+    print(f"origin {report['origin']}\nsize {report['size']}\nroot {report['root']}")
+    print("compared with: " + (", ".join(report["basis"]) or "nothing from outside the directory"))
+    for finding in report["findings"]:
+        place = "".join(f" {name} {finding[name]}" for name in ("offset", "index") if finding[name] is not None)
+        print(f"finding: {finding['file']}{place}: {finding['what']}\n  got  {finding['got']}\n  want {finding['want']}")
+    for note in report["notes"]:
+        print("note: " + note)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description="Checks a log directory: refuted, unknown, proven or consistent.")
+    parser.add_argument("--state-dir", help="where this host keeps heads (default: as the document says)")
+    parser.add_argument("--no-state", action="store_true", help="do not look for a head")
+    parser.add_argument("--key", action="append", default=[], metavar="VKEY|FILE", help="verifier key known from outside")
+    parser.add_argument("--checkpoint", action="append", default=[], metavar="FILE", help="checkpoint kept from earlier")
+    parser.add_argument("--indexes", action="store_true", help="recompute the idx files")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--quiet", action="store_true", help="print the verdict only")
+    parser.add_argument("dir", metavar="DIR")
+    args = parser.parse_args(argv)
+    try:
+        state_dir = None if args.no_state else args.state_dir or default_state_dir()
+        report = verify(args.dir, state_dir, [load_pin(key) for key in args.key],
+                        [load_evidence(path) for path in args.checkpoint], args.indexes)
+    except CannotRun as error:
+        print(f"immutable_verify: {error}", file=sys.stderr)
+        return 2
+    if args.json:
+        print(json.dumps(report, ensure_ascii=False))
+    else:
+        print_report(report, args.quiet)
+    return {"refuted": 1, "unknown": 2}.get(report["verdict"], 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
