@@ -39,11 +39,15 @@ class CannotRun(Exception):
     """Wrong arguments or a missing program: nothing was decided about the log."""
 
 
-def show(value):
+def show(value, limit=200):
+    """Short and printable: what an attacker wrote must not move a terminal's cursor."""
     if isinstance(value, (bytes, bytearray)):
-        value = bytes(value[:201]).decode("utf-8", "backslashreplace")
+        value = bytes(value[:limit + 1]).decode("utf-8", "backslashreplace")
     value = str(value)
-    return value if len(value) <= 200 else value[:200] + "…"
+    value = value if len(value) <= limit else value[:limit] + "…"
+    if value.isprintable():
+        return value
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
 
 
 def sha256(data):
@@ -650,13 +654,20 @@ class Decoder:
     def finish(self):
         """Refuses anything after what was read, and any complaint of zstd."""
         rest = self.out.read(1)
-        words = b"" if rest else self.process.stderr.read(4096)
+        words = b"" if rest else self.words()
         if rest or self.process.wait() != 0:
             raise Refuse("zstd does not decode the archive", rest or words, "no error and no further content")
 
     def failed(self, got, want):
-        words = self.process.stderr.read(4096) if self.out.read(1) == b"" else b""
+        words = self.words() if self.out.read(1) == b"" else b""
         return Refuse("frame does not decode to what belongs there", got + b" " + words if words else got, want)
+
+    def words(self):
+        """What zstd said at its end. A zstd that was killed said nothing about the archive."""
+        words = self.process.stderr.read(4096)
+        if self.process.wait() < 0:
+            raise CannotRun(f"zstd was ended by signal {-self.process.returncode}")
+        return words
 
 
 # --- The derived index ------------------------------------------------------------------------------

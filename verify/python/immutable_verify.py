@@ -74,7 +74,7 @@ class Verifier:
     # Results
 
     def find(self, file, offset, index, what, got="", want=""):
-        self.add(Finding(file, offset, index, what, show(got), show(want)))
+        self.add(Finding(show(file, 4096), offset, index, what, show(got), show(want)))
 
     def add(self, finding):
         if len(self.findings) >= MAX_FINDINGS:
@@ -86,6 +86,7 @@ class Verifier:
         self.add(Finding(file, offset, index, refuse.what + suffix, refuse.got, refuse.want))
 
     def note(self, text):
+        text = show(text, 4096)
         if text not in self.notes:
             self.notes.append(text)
 
@@ -745,9 +746,12 @@ class Verifier:
                 if not self.snapshot():
                     self.unknown("a rotation was under way")
                     return False
-                self.read_notes()
-                self.scan()
-                self.finish()
+                if self.unknowns:
+                    self.note("the rest was not examined: what could not be read would look like something missing")
+                else:
+                    self.read_notes()
+                    self.scan()
+                    self.finish()
             self.unknown_names()
         except OSError as error:
             self.unknown(f"{error.filename or 'a file'} could not be read: {error.strerror}")
@@ -847,6 +851,8 @@ def main(argv=None):
     parser.add_argument("--quiet", action="store_true", help="print the verdict only")
     parser.add_argument("dir", metavar="DIR")
     args = parser.parse_args(argv)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         state_dir = None if args.no_state else args.state_dir or default_state_dir()
         report = verify(args.dir, state_dir, [load_pin(key) for key in args.key],

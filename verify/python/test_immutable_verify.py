@@ -642,6 +642,30 @@ class TestCrashes(Case):
         self.expect("unknown", log.verify(), "input/output error")
 
 
+    def test_unreadable_names_are_unknown_and_never_missing(self):
+        log = self.sealed()
+        self.addCleanup(lambda: v.__dict__.pop("open", None))
+        for name in ("log.json", "immutable.log", "checkpoint", "checkpoints", "chain", "tree/1", f"archive/{0:020d}.jsonl.zst",
+                     f"index/{256:020d}.idx", f"index/{256:020d}.seal"):
+            def refuse(path, *arguments, name=name, **options):
+                if str(path).endswith(name):
+                    raise PermissionError(13, "permission denied", str(path))
+                return open(path, *arguments, **options)
+            v.open = refuse
+            with self.subTest(file=name):
+                self.expect("unknown", log.verify(indexes=False), "permission denied")
+
+    def test_names_and_bytes_are_printed_harmlessly(self):
+        log = self.small()
+        (log.dir / "\x1b[2Jstrange").write_bytes(b"")
+        log.put("immutable.log", b"\x1b[2J\n" + log.get("immutable.log"))
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            v.main(["--no-state", str(log.dir)])
+        self.assertIn("\\x1b[2Jstrange", out.getvalue())
+        self.assertNotIn("\x1b", out.getvalue())
+
+
 def flip(data, place, bit=0):
     return data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1:]
 
