@@ -133,7 +133,7 @@ func unsignedText(data []byte) (string, error) {
 		return "", fmt.Errorf("%w: %d bytes, at most %d are read", ErrMalformedNote, len(data), MaxNote)
 	}
 	text, found := bytes.CutSuffix(data, []byte("\n\n"))
-	if !found || len(text) == 0 || bytes.Contains(text, []byte("\n\n")) {
+	if !found || len(text) == 0 {
 		return "", fmt.Errorf("%w: an unsigned note is its text and one empty line", ErrMalformedNote)
 	}
 	return string(data[:len(data)-1]), nil

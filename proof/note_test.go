@@ -259,6 +259,15 @@ func TestOpenNoteChecksEverySignatureOfAKnownKey(t *testing.T) {
 	}
 }
 
+func TestOpenNoteRefusesSignedTextThatIsNoText(t *testing.T) {
+	s, k := testKey(t, testOrigin)
+	for _, text := range []string{"invalid \xff\n", "control \x01\n", "tab\t\n", "return\r\n"} {
+		if _, err := OpenNote(sign(t, text, s), []Key{k}); !errors.Is(err, ErrMalformedNote) {
+			t.Errorf("%q: got %v, want %v", text, err, ErrMalformedNote)
+		}
+	}
+}
+
 func sigLine(t *testing.T, text string, s note.Signer) string {
 	t.Helper()
 	_, sig, _ := strings.Cut(string(sign(t, text, s)), "\n\n")

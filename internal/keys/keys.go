@@ -61,9 +61,6 @@ func Create(fsys vfs.FS, dir, origin string) (*Signer, error) {
 func write(fsys vfs.FS, dir string, data []byte) (err error) {
 	name := filepath.Join(dir, fileName)
 	tmp := name + ".tmp"
-	if _, err := fsys.Stat(name); err == nil {
-		return fmt.Errorf("%s: %w", name, fs.ErrExist)
-	}
 	if err := fsys.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

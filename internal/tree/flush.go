@@ -41,9 +41,7 @@ func (s *Store) Flush() error {
 		if fl.syncing {
 			s.failed = err
 		}
-		// Higher levels may have been published to readers before they were durable; the next Flush writes them again.
 		s.mu.Lock()
-		s.have = have
 		s.writer, s.clean = true, false
 		s.mu.Unlock()
 		return fmt.Errorf("flush tree: %w", err)

@@ -281,7 +281,7 @@ func (s *Store) Cut(groups uint64) {
 		kept = groups - s.have[1]
 	}
 	for i := range s.tail {
-		// A copy, because an Append after this must not write into what a reader copies from.
+		// A copy, so that what is cut does not stay in memory.
 		s.tail[i] = append([]proof.Hash(nil), s.tail[i][:kept]...)
 	}
 	for level := range numLevels {

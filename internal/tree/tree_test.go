@@ -296,6 +296,22 @@ func TestDamagedFilesComeBackByteIdentical(t *testing.T) {
 	}
 }
 
+func TestRebuildReplacesFilesThatVanishedWhileOpen(t *testing.T) {
+	for _, level := range []int{chainLevel, 1, 2} {
+		d, dir := newDir(t)
+		s := open(t, d, dir)
+		appendFake(s, 300)
+		flushed(t, s)
+		if err := d.Remove("log/" + fileName(level)); err != nil {
+			t.Fatal(err)
+		}
+		s.Cut(0)
+		appendFake(s, 300)
+		flushed(t, s)
+		wantFiles(t, d, 300)
+	}
+}
+
 func TestCutShortensEveryFile(t *testing.T) {
 	for _, n := range bounds {
 		d, dir := newDir(t)

@@ -232,6 +232,16 @@ func TestProofsRefuseAlteredLeaves(t *testing.T) {
 			t.Errorf("entry %d without leaves: accepted", index)
 		}
 	}
+	// Two nodes have the root of the 256 leaves below them, but are not those leaves.
+	halves := []proof.Hash{proof.Root(leaves[:128]), proof.Root(leaves[128:256])}
+	for _, index := range []uint64{0, 5} {
+		if _, err := v.Inclusion(index, halves); err == nil {
+			t.Errorf("entry %d: nodes were taken for leaves", index)
+		}
+	}
+	if _, err := v.RootAt(1, func(uint64) ([]proof.Hash, error) { return halves, nil }); err == nil {
+		t.Error("a node was taken for a leaf")
+	}
 	altered := append([]proof.Hash(nil), leaves...)
 	altered[7][0] ^= 1
 	var ge *GroupError
