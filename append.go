@@ -49,6 +49,7 @@ func (l *Log) append(ctx context.Context, events []Event) ([]Receipt, error) {
 		if err := l.w.submit(ctx, req); err != nil {
 			return nil, err
 		}
+		l.putLines(req)
 		return req.receipts, nil
 	}
 	return l.appendKeyed(ctx, events, req)
@@ -77,7 +78,7 @@ func (l *Log) encode(events []Event) (*request, error) {
 	if len(events) > MaxBatchEntries {
 		return nil, fmt.Errorf("%w: %d events, at most %d fit one append; split it", ErrTooLarge, len(events), MaxBatchEntries)
 	}
-	req := &request{done: make(chan struct{}), ends: make([]int32, 0, len(events)), levels: make([]Level, 0, len(events)), lines: make([]byte, 0, 320*len(events))}
+	req := &request{done: make(chan struct{}), ends: make([]int32, 0, len(events)), levels: make([]Level, 0, len(events)), lines: l.getLines(320 * len(events))}
 	for i := range events {
 		e := events[i]
 		if e.Hostname == "" {
@@ -102,6 +103,21 @@ func (l *Log) encode(events []Event) (*request, error) {
 		req.keyed = req.keyed || e.IdempotencyKey != ""
 	}
 	return req, nil
+}
+
+// getLines returns an empty buffer for the lines of a request, one that an earlier request gave back if it is large enough.
+func (l *Log) getLines(n int) []byte {
+	if b, ok := l.lines.Get().(*[]byte); ok && cap(*b) >= n {
+		return (*b)[:0]
+	}
+	return make([]byte, 0, n)
+}
+
+// putLines gives a request's buffer back, once it is committed and its caller knows: nobody reads it any more.
+func (l *Log) putLines(req *request) {
+	b := req.lines
+	req.lines = nil
+	l.lines.Put(&b)
 }
 
 // poolBytes is how many bytes of lines may wait for the writer before callers wait to be admitted.

@@ -3,7 +3,7 @@ module github.com/tree-of-life-system/immutable
 go 1.26.0
 
 require (
-	github.com/klauspost/compress v1.20.3 // indirect
-	golang.org/x/mod v0.42.0 // indirect
-	golang.org/x/sys v0.49.0 // indirect
+	github.com/klauspost/compress v1.20.3
+	golang.org/x/mod v0.42.0
+	golang.org/x/sys v0.49.0
 )

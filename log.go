@@ -66,11 +66,15 @@ type Log struct {
 	publisher publisher
 	sealer    sealer
 	seen      keyTable
+	lines     sync.Pool // of *[]byte: lines of requests
 	buffers   sync.Pool // of *[]byte: batches on their way to the disk; given back to the collector when idle
 	reserve   int64     // bytes allocated in the reserve file; owned by land
 
-	clockHeld atomic.Int64 // how far the clock was behind the last timestamp, nanoseconds
-	lastSync  atomic.Int64 // how long the last sync of a batch took, nanoseconds
+	clockHeld      atomic.Int64 // how far the clock was behind the last timestamp, nanoseconds
+	committedBytes atomic.Int64 // written to segments in this session
+
+	commits  atomic.Int64 // batches made durable in this session
+	lastSync atomic.Int64 // how long the last sync of a batch took, nanoseconds
 
 	store *tree.Store
 

@@ -350,7 +350,6 @@ func (l *Log) lastTime(lines [][]byte) (int64, error) {
 	if len(lines) > 1 {
 		return timestampOf(lines[len(lines)-2])
 	}
-	k := l.open.first/tree.GroupSize - 1
 	if l.open.length > int64(len(lines[0]))+1 { // the last group is in this segment
 		all, _, err := lastLines(l.open.file, l.open.length, 1)
 		if err != nil || len(all) < 2 {
@@ -358,6 +357,12 @@ func (l *Log) lastTime(lines [][]byte) (int64, error) {
 		}
 		return timestampOf(all[0])
 	}
+	return l.archivedTime()
+}
+
+// archivedTime is the timestamp of the last entry of the segment before the open one, which is sealed.
+func (l *Log) archivedTime() (int64, error) {
+	k := l.open.first/tree.GroupSize - 1
 	s := l.segments[len(l.segments)-2]
 	a, err := l.openArchive(s)
 	if err != nil {
@@ -446,8 +451,8 @@ func (l *Log) loadFull(rebuild bool) error {
 	if groups := at.size() / tree.GroupSize; l.store.Groups() > groups {
 		l.store.Cut(groups)
 	}
-	if at.size() > 0 && at.size() == l.open.first {
-		if at.time, err = l.lastTime([][]byte{nil}); err != nil {
+	if at.size() > 0 && at.size() == l.open.first && raw == len(l.segments)-1 { // all entries are in archives
+		if at.time, err = l.archivedTime(); err != nil {
 			return err
 		}
 	}
@@ -598,7 +603,7 @@ func (r *rawLoader) visit(b *segment.Batch) error {
 		r.l.mu.Lock()
 		defer r.l.mu.Unlock()
 	}
-	offset := b.Offset
+	offset, groups := b.Offset, b.Groups
 	for i, line := range b.Lines {
 		index := b.First + uint64(i)
 		if index%tree.GroupSize == 0 {
@@ -607,11 +612,11 @@ func (r *rawLoader) visit(b *segment.Batch) error {
 		}
 		offset += int64(len(line)) + 1
 		r.leaves = append(r.leaves, b.Leaves[i])
-		r.chain = proof.ChainHash(r.chain, b.Leaves[i])
 		if len(r.leaves) == tree.GroupSize {
-			if err := r.group(index/tree.GroupSize, groupRoot(r.leaves)); err != nil {
+			if err := r.group(index/tree.GroupSize, groups[0]); err != nil {
 				return err
 			}
+			groups = groups[1:]
 			r.leaves = nil
 		}
 		if _, level, ok := entry.Peek(line); ok && (r.s.kind == open || index < r.s.end) {
@@ -625,17 +630,17 @@ func (r *rawLoader) visit(b *segment.Batch) error {
 		}
 		r.at.time = t
 	}
-	r.at.offset = b.End
+	r.at.offset, r.chain = b.End, b.Chain
 	return nil
 }
 
 // group gives the store a group, or where it has one that differs, its entries' say.
-func (r *rawLoader) group(k uint64, root Hash) error {
+func (r *rawLoader) group(k uint64, g segment.GroupEnd) error {
 	st := r.l.store
 	if k < st.Groups() {
 		got, err := st.Group(k)
-		if err == nil && got == root {
-			if chain, err := st.Chain(k); err == nil && chain == r.chain {
+		if err == nil && got == g.Root {
+			if chain, err := st.Chain(k); err == nil && chain == g.Chain {
 				return nil
 			}
 		}
@@ -646,7 +651,7 @@ func (r *rawLoader) group(k uint64, root Hash) error {
 		st.Cut(k)
 		st.Rebuild()
 	}
-	st.Append(root, r.chain)
+	st.Append(g.Root, g.Chain)
 	return nil
 }
 

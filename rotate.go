@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"runtime"
 	"sync"
+	"time"
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
 	"github.com/tree-of-life-system/immutable/internal/index"
@@ -35,10 +37,7 @@ func (l *Log) Rotate(ctx context.Context) error {
 // rotateIfDue rotates a segment that has reached its size. It waits for the sealer while four segments wait, unless
 // sealing fails: then the open segment grows on, and appends go on while there is room.
 func (w *writer) rotateIfDue() bool {
-	if w.failed != nil || w.next.offset < w.l.cfg.RotateSize || w.next.offset < w.retryAt {
-		return false
-	}
-	if w.wholeGroups() == 0 {
+	if !w.rotationDue() {
 		return false
 	}
 	for w.l.sealer.waiting() >= maxPending {
@@ -53,6 +52,10 @@ func (w *writer) rotateIfDue() bool {
 		w.retryAt = before + w.l.cfg.RotateSize/16
 	}
 	return true
+}
+
+func (w *writer) rotationDue() bool {
+	return w.next.offset >= w.l.cfg.RotateSize && w.next.offset >= w.retryAt && w.failed == nil && w.wholeGroups() > 0
 }
 
 // wholeGroups is how many groups the open segment could seal.
@@ -163,6 +166,9 @@ type sealer struct {
 	cancel context.CancelFunc
 	ended  chan struct{}
 
+	sampledAt time.Time // when giveWay last looked; owned by run
+	sampled   int64     // bytes committed then
+
 	mu   sync.Mutex // guards what follows
 	err  error      // of the last attempt
 	turn chan struct{}
@@ -203,6 +209,38 @@ func (s *sealer) run() {
 			if err != nil {
 				break
 			}
+		}
+	}
+}
+
+// Sealing costs about as much processor time as appending. During a burst it rests, until this many segments wait to be
+// sealed; then both share the machine.
+const (
+	patience  = 3
+	burstRate = 16 << 20 // bytes committed a second that make a burst
+	sampleGap = 10 * time.Millisecond
+	restTime  = 50 * time.Millisecond
+)
+
+// giveWay lets whoever waits for a processor go first, and rests while a burst of appends goes on.
+func (s *sealer) giveWay(ctx context.Context) {
+	runtime.Gosched()
+	for s.l.w != nil && !s.l.w.stopping() && s.waiting() < patience {
+		gap := time.Since(s.sampledAt)
+		if gap < sampleGap {
+			return
+		}
+		bytes := s.l.committedBytes.Load()
+		burst := float64(bytes-s.sampled) > burstRate*gap.Seconds()
+		s.sampledAt, s.sampled = time.Now(), bytes
+		if !burst {
+			return
+		}
+		select {
+		case <-time.After(restTime):
+		case <-s.l.w.quit:
+		case <-ctx.Done():
+			return
 		}
 	}
 }
@@ -270,6 +308,16 @@ func (s *sealer) wait(ctx context.Context) error {
 	}
 }
 
+// stopping says that nothing more is admitted.
+func (w *writer) stopping() bool {
+	select {
+	case <-w.quit:
+		return true
+	default:
+		return false
+	}
+}
+
 // stop seals what waits, unless sealing fails, and ends the sealer.
 func (s *sealer) stop() error {
 	err := s.wait(context.Background())
@@ -281,13 +329,14 @@ func (s *sealer) stop() error {
 // seal makes the archive, index and seal of a pending segment, each durable before the next, and lets go of the
 // pending file last. What an interrupted attempt left is made again, except an archive, which is checked.
 func (l *Log) seal(ctx context.Context, s *segmentFile) error {
+	// First, so that at no moment an archive lacks the checkpoint over it.
+	if err := l.publisher.cover(s.end); err != nil {
+		return err
+	}
 	archiveName := archiveDir + "/" + segment.ArchiveName(s.first)
 	idx, err := l.writeArchive(ctx, s, archiveName)
 	if err != nil {
 		return fmt.Errorf("%s: %w", archiveName, err)
-	}
-	if err := l.publisher.cover(s.end); err != nil {
-		return err
 	}
 	if err := l.writeSeal(s.first, s.end, idx); err != nil {
 		return err
@@ -420,6 +469,7 @@ func (l *Log) indexOf(ctx context.Context, s *segmentFile, w *segment.ArchiveWri
 				return nil, err
 			}
 		}
+		l.sealer.giveWay(ctx)
 	}
 	return idx, nil
 }

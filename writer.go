@@ -35,6 +35,9 @@ type writer struct {
 	failed  error
 	retryAt int64 // after a rotation that failed: the length of immutable.log at which it is tried again
 
+	flying []*batch // handed to land and not settled, oldest first
+	epoch  int      // of the batches that are sequenced now; each failure begins another
+
 	batches chan *batch // to land
 	landed  chan error  // from land
 	calls   chan func() // rotations, run between batches
@@ -47,6 +50,7 @@ type writer struct {
 // batch is what one write and one sync make durable.
 type batch struct {
 	reqs   []*request
+	epoch  int
 	before edge // what to go back to when nothing of the batch was kept
 	after  edge
 	bytes  []byte
@@ -61,40 +65,30 @@ type groupEnd struct{ root, chain Hash }
 func newWriter(l *Log, session uint64, at edge) *writer {
 	return &writer{
 		l: l, pool: newPool(), session: session, next: at,
-		batches: make(chan *batch), landed: make(chan error), calls: make(chan func()),
+		batches: make(chan *batch, maxFlying), landed: make(chan error, maxFlying), calls: make(chan func()),
 		quit: make(chan struct{}), ended: make(chan struct{}),
 	}
 }
 
-// run is the writer goroutine: take, sequence, land, acknowledge; rotate in between.
+// run is the writer goroutine: take, sequence, hand to the disk; rotate in between.
 func (w *writer) run() {
 	go w.land()
 	defer close(w.ended)
 	defer close(w.batches)
-	var flying *batch
 	for {
-		least := 1
-		if flying != nil {
-			least = plenty
-		}
-		if reqs := w.pool.take(least); reqs != nil {
-			b := w.sequence(reqs)
-			if flying != nil && !w.settle(flying, <-w.landed) {
-				w.next = flying.before
-				b = w.sequence(reqs) // the batch before it is not on the disk: number these entries again
+		if w.mayLaunch() {
+			least := 1
+			if len(w.flying) > 0 {
+				least = plenty
 			}
-			if w.failed != nil {
-				w.giveUp(reqs)
-				flying = nil
+			if reqs := w.pool.take(least); reqs != nil {
+				w.launch(reqs)
 				continue
 			}
-			flying = b
-			w.batches <- b
-			continue
 		}
 		var landed chan error
 		var calls chan func()
-		if flying != nil {
+		if len(w.flying) > 0 {
 			landed = w.landed
 		} else {
 			if w.rotateIfDue() {
@@ -105,22 +99,31 @@ func (w *writer) run() {
 		select {
 		case <-w.pool.wake:
 		case err := <-landed:
-			if !w.settle(flying, err) {
-				w.next = flying.before
-			}
-			flying = nil
+			w.settle(err)
 		case call := <-calls:
 			call()
 		case <-w.quit:
-			if flying == nil && !w.drainable() {
+			if len(w.flying) > 0 {
+				w.settle(<-w.landed)
+			} else if !w.drainable() {
 				return
-			}
-			if flying != nil {
-				w.settle(flying, <-w.landed)
-				flying = nil
 			}
 		}
 	}
+}
+
+// maxFlying is how many batches are on their way: one being written and synced, one hashed and waiting for it.
+const maxFlying = 2
+
+// mayLaunch says whether another batch may follow those under way. A rotation that is due waits until none is.
+func (w *writer) mayLaunch() bool {
+	return len(w.flying) < maxFlying && !w.rotationDue()
+}
+
+func (w *writer) launch(reqs []*request) {
+	b := w.sequence(reqs)
+	w.flying = append(w.flying, b)
+	w.batches <- b
 }
 
 // drainable says whether the pool still holds requests that were admitted before it was closed.
@@ -131,7 +134,7 @@ func (w *writer) drainable() bool {
 
 // sequence gives the requests' entries their indexes, times and hashes. It touches nothing but memory, and w.next.
 func (w *writer) sequence(reqs []*request) *batch {
-	b := &batch{reqs: reqs, before: w.next}
+	b := &batch{reqs: reqs, epoch: w.epoch, before: w.next}
 	need := 256
 	for _, r := range reqs {
 		need += len(r.lines)
@@ -184,7 +187,7 @@ func (w *writer) timestamp(reset int64) int64 {
 		w.l.clockHeld.Store(0)
 		return reset
 	}
-	now := w.l.cfg.now().UnixNano()
+	now := min(max(w.l.cfg.now().UnixNano(), 0), entry.MaxTime)
 	if now >= w.next.time {
 		w.heldSince = time.Time{}
 		return now
@@ -197,17 +200,33 @@ func (w *writer) timestamp(reset int64) int64 {
 	return w.next.time
 }
 
-// settle ends a batch that land reported on. It says whether the batch is in the log.
-func (w *writer) settle(b *batch, err error) bool {
+// settle ends the oldest batch under way, which land reported on. When it is not in the log, what was numbered on top of
+// it is numbered again.
+func (w *writer) settle(err error) {
+	b := w.flying[0]
+	w.flying = w.flying[1:]
 	w.l.putBuffer(b.bytes)
 	if err == nil {
-		return true
+		return
 	}
+	later := w.flying
+	w.flying = nil
+	for range later {
+		<-w.landed // each is errSkipped
+	}
+	w.epoch++
+	w.next = b.before
 	if !errors.Is(err, ErrNoSpace) {
 		err = fmt.Errorf("%w: %w", ErrUncertain, w.fail(err))
 	}
-	w.giveUpWith(b.reqs, err)
-	return false
+	giveUp(b.reqs, err)
+	for _, b := range later {
+		if w.failed != nil {
+			giveUp(b.reqs, w.failed)
+			continue
+		}
+		w.launch(b.reqs)
+	}
 }
 
 // fail ends the writer: nothing is acknowledged after this.
@@ -215,27 +234,35 @@ func (w *writer) fail(err error) error {
 	if w.failed == nil {
 		w.failed = fmt.Errorf("%w: %w; close the log and open it again", ErrWriterFailed, err)
 		w.l.logger.Error("writer stopped", "error", w.failed)
-		w.giveUp(w.pool.close(w.failed))
+		giveUp(w.pool.close(w.failed), w.failed)
 	}
 	return w.failed
 }
 
-func (w *writer) giveUp(reqs []*request) { w.giveUpWith(reqs, w.failed) }
-
-func (w *writer) giveUpWith(reqs []*request, err error) {
+func giveUp(reqs []*request, err error) {
 	for _, r := range reqs {
 		r.fail(err)
 	}
 }
 
+// errSkipped is land's answer for a batch that was numbered on top of one that is not in the log.
+var errSkipped = errors.New("skipped")
+
 // land makes batches durable, in order, and acknowledges them itself, so that no caller waits for the next batch to be
 // hashed. An error goes back to run, which owns what happens next.
 func (w *writer) land() {
+	broken := -1
 	for b := range w.batches {
+		if b.epoch <= broken {
+			w.landed <- errSkipped
+			continue
+		}
 		err := w.l.writeBatch(b)
 		if err == nil {
 			// Commit point: from here on a crash loses nothing of this batch.
 			w.l.commit(b)
+		} else {
+			broken = b.epoch
 		}
 		w.landed <- err
 	}
@@ -272,6 +299,8 @@ func (l *Log) writeBatch(b *batch) error {
 	if err := f.Sync(); err != nil {
 		return fmt.Errorf("sync %s: %w", openName, err)
 	}
+	l.commits.Add(1)
+	l.committedBytes.Add(int64(len(b.bytes)))
 	l.lastSync.Store(int64(time.Since(start)))
 	return nil
 }

@@ -17,8 +17,12 @@ type Batch struct {
 	First, Size uint64   // index of its first entry, and the log's size after it
 	Lines       [][]byte // without newlines
 	Leaves      []proof.Hash
+	Groups      []GroupEnd // the groups of 256 that it completes, in order
 	Chain, Root proof.Hash // after it
 }
+
+// A GroupEnd is a whole group's root, and the chain hash after its last entry.
+type GroupEnd struct{ Root, Chain proof.Hash }
 
 // A Tail is what follows the last valid commit line. With Length 0 the segment ends cleanly there and Reason is empty.
 // Otherwise it is an incomplete batch or damage: docs/format.md, "Incomplete batch", tells how the head decides.
@@ -90,6 +94,7 @@ type scanner struct {
 	work          tree.Frontier // frontier with this batch's leaves
 	ends          []int32       // ends of this batch's entry lines, relative to start, without newline
 	leaves        []proof.Hash
+	groups        []GroupEnd
 	want          []byte // the commit line as it must be
 	out           Batch
 	workingChain  proof.Hash
@@ -100,7 +105,7 @@ type scanner struct {
 // batch reads the next batch into s.out. A non-nil Tail says why there is none; at a clean end its Reason is empty.
 func (s *scanner) batch() (*Tail, error) {
 	s.work, s.workingChain = *s.frontier, s.chain
-	s.ends, s.leaves = s.ends[:0], s.leaves[:0]
+	s.ends, s.leaves, s.groups = s.ends[:0], s.leaves[:0], s.groups[:0]
 	for {
 		line, t, err := s.line()
 		if t != nil || err != nil {
@@ -180,6 +185,9 @@ func (s *scanner) entry(line []byte) *Tail {
 	s.workingChain = proof.ChainHash(s.workingChain, leaf)
 	s.work.Append(leaf)
 	s.leaves = append(s.leaves, leaf)
+	if s.work.Size()%GroupSize == 0 {
+		s.groups = append(s.groups, GroupEnd{s.work.LastGroup(), s.workingChain})
+	}
 	s.ends = append(s.ends, int32(s.pos+len(line)-s.start))
 	s.pos += len(line) + 1
 	return nil
@@ -210,7 +218,7 @@ func (s *scanner) commit(line []byte) *Tail {
 	s.out = Batch{
 		Offset: s.base + int64(s.start), End: s.base + int64(s.pos+len(line)+1),
 		First: s.frontier.Size(), Size: s.work.Size(),
-		Lines: s.lines, Leaves: s.leaves, Chain: s.workingChain, Root: root,
+		Lines: s.lines, Leaves: s.leaves, Groups: s.groups, Chain: s.workingChain, Root: root,
 	}
 	s.pos += len(line) + 1
 	*s.frontier, s.chain = s.work, s.workingChain
