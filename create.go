@@ -25,12 +25,13 @@ func (l *Log) create() error {
 		l.id.Origin = l.newOrigin()
 	}
 	l.state = identity.Dir(l.cfg.StateDir, l.id.Origin)
-	if head, err := l.loadHead(); err == nil {
+	// A head of size 0 is of a log that a crash kept from being made, or that never had an entry.
+	if head, err := l.loadHead(); err == nil && head.Size > 0 {
 		return &RefusedError{
 			Dir: l.dir, Reason: fmt.Sprintf("the directory is empty, and this host has signed %d entries of the log %s: it was deleted, or lies elsewhere", head.Size, head.Origin),
 			Known: headText(head), Next: "open it where it lies, restore it, or choose another --origin for a new log",
 		}
-	} else if !notExist(err) {
+	} else if err != nil && !notExist(err) {
 		return err
 	}
 	for _, dir := range []string{pendingDir, archiveDir, indexDir, quarantineDir, nextDir, "tree"} {
