@@ -58,10 +58,11 @@ type Log struct {
 	damage error        // read-only: what ends the readable part of the log
 
 	// Of recovery.
-	tail      segment.Tail // what follows the last commit of immutable.log
-	rebuilt   bool         // the tree was already made again from the entries
-	recovered []byte       // the control entry that is owed for an incomplete batch moved aside
-	owed      atomic.Bool  // there was no room for it yet
+	tail       segment.Tail // what follows the last commit of immutable.log
+	rebuilt    bool         // the tree was already made again from the entries
+	recomputed bool         // loadFull ran: the tree in memory may differ from its files
+	recovered  []byte       // the control entry that is owed for an incomplete batch moved aside
+	owed       atomic.Bool  // there was no room for it yet
 
 	publisher publisher
 	sealer    sealer

@@ -201,7 +201,17 @@ func (l *Log) recover(head *identity.Head) error {
 	if err := l.cutTail(head); err != nil {
 		return err
 	}
-	return l.publisher.resume(l, head)
+	if err := l.publisher.resume(l, head); err != nil {
+		return err
+	}
+	if !l.recomputed {
+		return nil
+	}
+	// What tree/ and chain lacked or had wrong is put right now: nothing may ever be appended that would do it later.
+	if err := l.store.Flush(); err != nil && !isNoSpace(err) {
+		return fmt.Errorf("sync tree and chain: %w", err)
+	}
+	return nil
 }
 
 func (l *Log) clearNext() error {
@@ -421,6 +431,7 @@ func lastLines(r io.ReaderAt, length int64, n int) (lines [][]byte, start int64,
 // loadFull recomputes every raw segment, on top of the tree that tree/ has for the archives, or, to rebuild it, of the
 // archives themselves.
 func (l *Log) loadFull(rebuild bool) error {
+	l.recomputed = true
 	if rebuild {
 		l.store.Cut(0)
 		l.store.Rebuild()

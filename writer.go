@@ -272,7 +272,10 @@ func (w *writer) land() {
 // it is left in the file; with any other error the outcome is unknown and the writer ends.
 func (l *Log) writeBatch(b *batch) error {
 	if err := l.publisher.markDirty(); err != nil {
-		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+		if isNoSpace(err) {
+			return fmt.Errorf("%w: %w; free some space and append again", ErrNoSpace, err)
+		}
+		return err
 	}
 	l.growReserve(int64(len(b.bytes)))
 	f := l.open.file
