@@ -27,7 +27,7 @@ func (j *joiner) raw(r *rawFile, next uint64) error {
 	}
 	l := &lineCheck{}
 	tail, end, err := j.scan(r, func(b *segment.Batch) {
-		n := min(len(b.Lines), int(next-min(next, b.First)))
+		n := int(min(uint64(len(b.Lines)), next-min(next, b.First)))
 		if n == 0 {
 			return
 		}
