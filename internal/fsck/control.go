@@ -236,7 +236,7 @@ func parseQuarantine(base string) (offset uint64, sum [sha256.Size]byte, ok bool
 // hashFile is the SHA-256 of the first size bytes.
 func (c *check) hashFile(f vfs.File, size int64) (sum [sha256.Size]byte, err error) {
 	h := sha256.New()
-	buf := make([]byte, 256<<10)
+	buf := make([]byte, min(256<<10, size))
 	for off := int64(0); off < size; {
 		if err := c.ctx.Err(); err != nil {
 			return sum, err

@@ -270,7 +270,7 @@ func (h *history) start(p *pool) {
 func (h *history) cut(send func([]histNote) bool) error {
 	var pending []histNote
 	next := []byte("\n\n" + h.c.origin + "\n")
-	window := make([]byte, 0, historyWindow)
+	window := make([]byte, 0, min(historyWindow, h.length))
 	lost := false // the bytes before the window were no note
 	for off := int64(0); off < h.length; {
 		n := int(min(historyWindow, h.length-off))
