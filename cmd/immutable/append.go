@@ -1,0 +1,325 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/tree-of-life-system/immutable"
+	"github.com/tree-of-life-system/immutable/internal/intake"
+)
+
+const appendUsage = `immutable append [FILE… | -]
+
+Appends the records of files, or of standard input. Each input may be plain, gzip or zstd, and is told apart by its first bytes:
+
+  JSON Lines          one object a line. An object of the form {"message":…,"level":…,"metadata":{…},"eventTime":…,"traceId":…,
+                      "spanId":…,"idempotencyKey":…} (message alone is enough) is an event; any other object becomes the metadata,
+                      as it is spelled, and its message is the first of message, msg, eventName, event, eventType, type, …
+  JSON documents      objects one after the other; of an array, and of CloudTrail's {"Records":[…]}, each element
+  text                each line is a message, exactly; of a line that is not UTF-8 metadata keeps {"raw_base64":"…"}
+
+Whatever is ready is committed at once, in batches while more comes. A record that cannot become an entry is reported with its
+number. Exit code: 0 all are in the log · 1 some were rejected · 2 it stopped early (the number of durable ones is printed).
+
+  journalctl -o json -f | immutable append --message-field MESSAGE --time-field __REALTIME_TIMESTAMP
+  immutable append --level audit cloudtrail/*.json.gz
+  immutable append --json < events.jsonl     prints {"first":F,"last":L} for each durable batch, then
+                                             {"accepted":N,"rejected":M,"size":S}
+
+  --format FORMAT        auto, jsonl, json or text (default auto)
+  --level LEVEL          of records that name none (default info)
+  --level-field NAME     member of foreign objects that names the level, such as severity or log.level
+  --message-field NAME   member that becomes the message
+  --time-field NAME      member that becomes eventTime: RFC 3339, or Unix time in s, ms, µs or ns
+  --on-error skip|stop   what a rejected record does (default skip)
+  --batch N              at most N entries in one commit (default 8192)` + dirFlags + writeFlags + commonFlags
+
+func setupAppend(c *call) func() error {
+	c.writeFlags()
+	a := &appender{c: c}
+	format := c.set.String("format", "auto", "")
+	level := c.set.String("level", "info", "")
+	c.set.StringVar(&a.o.LevelField, "level-field", "", "")
+	c.set.StringVar(&a.o.MessageField, "message-field", "", "")
+	c.set.StringVar(&a.o.TimeField, "time-field", "", "")
+	onError := c.set.String("on-error", "skip", "")
+	c.set.IntVar(&a.batch, "batch", 8192, "")
+	return func() error {
+		var err error
+		if a.o.Format, err = intake.ParseFormat(*format); err != nil {
+			return c.usagef("%s", err)
+		}
+		if a.o.Level, err = immutable.ParseLevel(*level); err != nil {
+			return c.usagef("%s", err)
+		}
+		if *onError != "skip" && *onError != "stop" {
+			return c.usagef("--on-error is skip or stop, not %s", quote(*onError))
+		}
+		a.stop = *onError == "stop"
+		if a.batch < 1 || a.batch > immutable.MaxBatchEntries {
+			return c.usagef("--batch is 1 to %d", immutable.MaxBatchEntries)
+		}
+		return a.run()
+	}
+}
+
+// appender takes records from inputs to the log.
+type appender struct {
+	c     *call
+	o     intake.Options
+	batch int
+	stop  bool
+
+	l        *immutable.Log
+	bar      *progress
+	reader   *intake.Reader
+	events   []immutable.Event
+	numbers  []uint64 // of the events, in their input
+	bytes    int      // of the events, roughly
+	accepted uint64
+	repeated uint64
+	rejected uint64
+	noTime   uint64
+}
+
+// batchBytes bounds what is put into one commit, roughly: far enough below the format's limit for all escapes.
+const batchBytes = 4 << 20
+
+// errRejected ends an append with --on-error stop.
+var errRejected = errors.New("a record was rejected")
+
+func (a *appender) run() (err error) {
+	inputs := a.c.args
+	if len(inputs) == 0 {
+		inputs = []string{"-"}
+	}
+	if a.l, err = a.c.openWrite(false); err != nil {
+		return err
+	}
+	a.bar = a.c.newProgress("appending", "lines")
+	for _, name := range inputs {
+		if err = a.input(name); err != nil {
+			break
+		}
+	}
+	a.bar.end()
+	size := a.l.Size()
+	if cerr := a.l.Close(); cerr != nil && (err == nil || errors.Is(err, errRejected)) {
+		err = fmt.Errorf("close the log: %w", cerr)
+	}
+	a.summary(size, err)
+	switch {
+	case err != nil && !errors.Is(err, errRejected):
+		return fmt.Errorf("%w (%d entries are durable)", err, a.accepted)
+	case a.rejected > 0:
+		return exit(exitNo)
+	}
+	return nil
+}
+
+func (a *appender) summary(size uint64, err error) {
+	if a.noTime > 0 {
+		a.c.remark("%d records have no readable time in %s: their eventTime is unset\n", a.noTime, a.o.TimeField)
+	}
+	if errors.Is(err, errRejected) {
+		a.c.remark("stopped at the rejected record; everything before it is durable\n")
+	}
+	if a.c.json {
+		_ = a.c.answer(struct {
+			Accepted uint64 `json:"accepted"`
+			Rejected uint64 `json:"rejected"`
+			Size     uint64 `json:"size"`
+			Repeated uint64 `json:"repeated,omitempty"`
+		}{a.accepted, a.rejected, size, a.repeated}) // three numbers always have a JSON form
+		return
+	}
+	a.c.out.printf("%d accepted, %d rejected; the log has %d entries\n", a.accepted, a.rejected, size)
+	if a.repeated > 0 {
+		a.c.remark("%d were repeats of idempotency keys and were not written again\n", a.repeated)
+	}
+}
+
+// input appends one file, or standard input.
+func (a *appender) input(name string) error {
+	in, label := a.c.stdin, "standard input"
+	if name != "-" {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		in, label = f, name
+	}
+	o := a.o
+	o.Name = name
+	a.reader = intake.NewReader(in, o)
+	defer a.reader.Close()
+	for {
+		held, err := a.collect(label)
+		if cerr := a.commit(label); err == nil || errors.Is(err, errRejected) || errors.Is(err, io.EOF) {
+			if cerr != nil {
+				err = cerr
+			}
+		}
+		for _, chunk := range held {
+			chunk.Release()
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil && errors.Is(err, context.Canceled):
+			return fmt.Errorf("interrupted")
+		case err != nil && !errors.Is(err, errRejected):
+			return fmt.Errorf("%s: %w", label, err)
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// collect waits for records and takes what else is ready, up to one batch. The chunks they lie in are held until they are
+// committed.
+func (a *appender) collect(label string) (held []*intake.Chunk, err error) {
+	chunk, err := a.wait()
+	for err == nil && chunk != nil {
+		held = append(held, chunk)
+		for i := range chunk.Records {
+			if err := a.take(label, &chunk.Records[i]); err != nil {
+				return held, err
+			}
+		}
+		if len(a.events) >= a.batch || a.bytes >= batchBytes {
+			return held, nil
+		}
+		chunk = a.reader.Poll()
+	}
+	return held, err
+}
+
+// wait waits for input, or for being interrupted.
+func (a *appender) wait() (*intake.Chunk, error) {
+	select {
+	case chunk, ok := <-a.reader.Chunks():
+		if !ok {
+			return a.reader.Next()
+		}
+		chunk.Ready()
+		return chunk, nil
+	case <-a.c.ctx.Done():
+		return nil, context.Canceled
+	}
+}
+
+func (a *appender) take(label string, r *intake.Record) error {
+	if r.Err != nil {
+		return a.reject(label, r.Number, r.Err)
+	}
+	if r.NoTime {
+		a.noTime++
+	}
+	a.events = append(a.events, r.Event)
+	a.numbers = append(a.numbers, r.Number)
+	a.bytes += 400 + len(r.Event.Message) + len(r.Event.RawMetadata)
+	return nil
+}
+
+func (a *appender) reject(label string, number uint64, err error) error {
+	a.rejected++
+	a.bar.clear()
+	a.c.errs.printf("%s: %s %d: %s\n", label, a.unit(), number, err)
+	_ = a.c.errs.flush() // counted all the same
+	if a.stop {
+		return errRejected
+	}
+	return nil
+}
+
+func (a *appender) unit() string {
+	if a.reader.Format() == intake.JSON {
+		return "record"
+	}
+	return "line"
+}
+
+// commit makes what was collected durable.
+func (a *appender) commit(label string) error {
+	defer func() { a.events, a.numbers, a.bytes = a.events[:0], a.numbers[:0], 0 }()
+	for from := 0; from < len(a.events); {
+		to := min(from+a.batch, len(a.events))
+		if err := a.append(label, from, to); err != nil {
+			return err
+		}
+		from = to
+	}
+	return nil
+}
+
+// append appends events[from:to] as one commit where the log takes them, else in parts. The signal that ends the reading
+// does not end the waiting for a commit: its outcome must be known.
+func (a *appender) append(label string, from, to int) error {
+	if from == to {
+		return nil
+	}
+	rs, err := a.l.Append(context.WithoutCancel(a.c.ctx), a.events[from:to]...)
+	if err == nil {
+		return a.acknowledge(rs)
+	}
+	var conflict *immutable.KeyConflictError
+	bad := from
+	for bad < to && intake.Check(&a.events[bad]) == nil {
+		bad++
+	}
+	switch {
+	case bad < to: // refused by what it holds
+		if err := a.append(label, from, bad); err != nil {
+			return err
+		}
+		if err := a.reject(label, a.numbers[bad], intake.Check(&a.events[bad])); err != nil {
+			return err
+		}
+		return a.append(label, bad+1, to)
+	case to-from > 1 && (errors.Is(err, immutable.ErrTooLarge) || errors.As(err, &conflict)):
+		middle := from + (to-from)/2
+		if err := a.append(label, from, middle); err != nil {
+			return err
+		}
+		return a.append(label, middle, to)
+	case errors.As(err, &conflict):
+		return a.reject(label, a.numbers[from], err)
+	}
+	return fmt.Errorf("from %s %d on nothing was written: %w", a.unit(), a.numbers[from], err)
+}
+
+// acknowledge reports what is durable.
+func (a *appender) acknowledge(rs []immutable.Receipt) error {
+	for i := 0; i < len(rs); {
+		j := i + 1
+		for j < len(rs) && rs[j].Repeated == rs[i].Repeated && rs[j].Index == rs[j-1].Index+1 {
+			j++
+		}
+		if rs[i].Repeated {
+			a.repeated += uint64(j - i)
+		} else {
+			a.accepted += uint64(j - i)
+		}
+		if a.c.json {
+			ack := fmt.Appendf(nil, `{"first":%d,"last":%d`, rs[i].Index, rs[j-1].Index)
+			if rs[i].Repeated {
+				ack = append(ack, `,"repeated":true`...)
+			}
+			a.c.out.bytes(append(ack, "}\n"...))
+		}
+		i = j
+	}
+	a.bar.add(uint64(len(rs)))
+	if !a.c.json {
+		return nil
+	}
+	if err := a.c.out.flush(); err != nil {
+		return fmt.Errorf("write the acknowledgement: %w", err)
+	}
+	return nil
+}

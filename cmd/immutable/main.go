@@ -1,0 +1,155 @@
+// Command immutable keeps tamper-evident, append-only logs: it appends, reads, proves and verifies. See docs/cli.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+)
+
+// Exit codes. They are stable; docs/cli.md says what each command means by them.
+const (
+	exitOK      = 0
+	exitNo      = 1 // the evidence says no
+	exitUnknown = 2 // could not tell, or could not run
+)
+
+// app is what one run of the program has of the world.
+type app struct {
+	ctx    context.Context // ends at the first SIGINT or SIGTERM
+	stdin  io.Reader
+	stdout *os.File
+	stderr *os.File
+	getenv func(string) string
+}
+
+func main() {
+	os.Exit(runMain())
+}
+
+func runMain() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// After the first signal the default applies again: a second one ends the program at once.
+	context.AfterFunc(ctx, stop)
+	a := &app{ctx: ctx, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv}
+	return a.run(os.Args[1:])
+}
+
+// command is one subcommand. setup declares its flags on the call and returns what runs after they are parsed.
+type command struct {
+	name    string
+	summary string
+	usage   string
+	setup   func(*call) func() error
+}
+
+func commands() []command {
+	return []command{
+		{"log", "append one entry", logUsage, setupLog},
+		{"append", "append entries from files or standard input", appendUsage, setupAppend},
+		{"read", "print entries", readUsage, setupRead},
+		{"tail", "print the newest entries, and follow", tailUsage, setupTail},
+		{"get", "print one entry, or its block", getUsage, setupGet},
+		{"verify", "check everything; say what is refuted or proven", verifyUsage, setupVerify},
+		{"stats", "print what the log holds and how it does", statsUsage, setupStats},
+	}
+}
+
+const helpHead = `immutable keeps tamper-evident, append-only logs.
+
+usage: immutable COMMAND [flags] [arguments]
+
+`
+
+const helpTail = `
+  immutable demo                      see it work, and see five attacks fail
+  immutable log audit "deploy done" commit=abc123
+  immutable COMMAND -h                a command's flags and examples
+
+The log is in --dir, else $IMMUTABLE_LOG_DIR, else ./logs. Each flag --some-name can be set as IMMUTABLE_SOME_NAME.
+Exit codes: 0 yes · 1 the evidence says no · 2 could not tell, or could not run.
+`
+
+func (a *app) run(args []string) int {
+	errs := newPrinter(a.stderr, a.getenv)
+	defer errs.flush()
+	if len(args) == 0 {
+		errs.raw(helpText())
+		return exitUnknown
+	}
+	name, rest := args[0], args[1:]
+	switch name {
+	case "help", "-h", "-help", "--help":
+		if name != "help" || len(rest) == 0 {
+			out := newPrinter(a.stdout, a.getenv)
+			out.raw(helpText())
+			return a.finish(errs, "help", out.flush())
+		}
+		name, rest = rest[0], []string{"-h"}
+	case "--version", "-version":
+		name = "version"
+	}
+	for _, cmd := range commands() {
+		if cmd.name == name {
+			return a.runCommand(&cmd, rest)
+		}
+	}
+	errs.printf("immutable: no command %s; `immutable help` lists them%s\n", quote(name), didYouMean(name))
+	return exitUnknown
+}
+
+func didYouMean(name string) string {
+	for _, cmd := range commands() {
+		if len(name) > 1 && (strings.HasPrefix(cmd.name, name) || strings.HasPrefix(name, cmd.name)) {
+			return " (did you mean " + cmd.name + "?)"
+		}
+	}
+	return ""
+}
+
+func (a *app) runCommand(cmd *command, args []string) int {
+	c := newCall(a, cmd)
+	run := cmd.setup(c)
+	err := c.parse(args)
+	if errors.Is(err, errHelp) {
+		c.out.raw("usage: " + strings.TrimSpace(cmd.usage) + "\n")
+		err = nil
+	} else if err == nil {
+		err = run()
+	}
+	if ferr := c.out.flush(); err == nil && ferr != nil {
+		err = fmt.Errorf("write the answer: %w", ferr)
+	}
+	code := a.finish(c.errs, cmd.name, err)
+	_ = c.errs.flush() // nowhere is left to say it
+	return code
+}
+
+// finish prints the error for a person and returns the exit code.
+func (a *app) finish(errs *printer, name string, err error) int {
+	if err == nil {
+		return exitOK
+	}
+	var told exit
+	if errors.As(err, &told) {
+		return int(told)
+	}
+	errs.failure("immutable "+name+": ", err)
+	return exitCode(err)
+}
+
+func helpText() string {
+	var b strings.Builder
+	b.WriteString(helpHead)
+	for _, cmd := range commands() {
+		fmt.Fprintf(&b, "  %-12s %s\n", cmd.name, cmd.summary)
+	}
+	b.WriteString(helpTail)
+	return b.String()
+}

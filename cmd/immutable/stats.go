@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/tree-of-life-system/immutable"
+)
+
+const statsUsage = `immutable stats
+
+Prints what the log holds and how it does: entries and levels, sizes, the newest checkpoint, the last completed verification.
+
+  immutable stats
+  immutable stats --json | jq .totalEntries
+` + dirFlags + commonFlags
+
+func setupStats(c *call) func() error {
+	c.dirFlags()
+	return func() error {
+		if err := c.arguments(0, 0, "no arguments"); err != nil {
+			return err
+		}
+		return printStats(c)
+	}
+}
+
+func printStats(c *call) (err error) {
+	l, err := c.openRead()
+	if err != nil {
+		return err
+	}
+	defer closing(l, &err)
+	s, err := l.Stats(c.ctx)
+	if err != nil {
+		return err
+	}
+	if c.json {
+		return c.answer(s)
+	}
+	c.table(statRows(s))
+	return nil
+}
+
+func statRows(s *immutable.Stats) [][2]string {
+	rows := [][2]string{
+		{"log", s.Origin}, {"entries", count(s.TotalEntries)}, {"blocks", count(s.BlockchainLength)},
+		{"size", size(s.FileSize)}, {"segments", fmt.Sprintf("%d (%d waiting to be sealed, open one %s)", s.Segments, s.Pending, size(s.OpenSize))},
+	}
+	for l := range immutable.Level(immutable.NumLevels) {
+		if n := s.Levels[l.String()]; n > 0 {
+			rows = append(rows, [2]string{"  " + l.String(), count(n)})
+		}
+	}
+	if s.OldestEntry != nil && s.NewestEntry != nil {
+		rows = append(rows, [2]string{"oldest", s.OldestEntry.Format(time.RFC3339Nano)}, [2]string{"newest", s.NewestEntry.Format(time.RFC3339Nano)})
+	}
+	checkpoint := "none: this log has no signatures"
+	if s.Signed {
+		checkpoint = "covers " + count(s.CheckpointSize) + " entries"
+	}
+	verified := "never on this host"
+	if s.Verified != nil {
+		verified = fmt.Sprintf("%s at %s entries, %s", s.Verified.Verdict, count(s.Verified.Size), s.Verified.Time.Format(time.RFC3339))
+	}
+	rows = append(rows, [2]string{"root", s.Root}, [2]string{"last block", s.Chain}, [2]string{"checkpoint", checkpoint}, [2]string{"verified", verified})
+	if s.Quarantined > 0 {
+		rows = append(rows, [2]string{"quarantined", strconv.Itoa(s.Quarantined) + " files that recovery moved aside"})
+	}
+	if s.Damage != "" {
+		rows = append(rows, [2]string{"damage", s.Damage})
+	}
+	return rows
+}
