@@ -102,8 +102,10 @@ type Config struct {
 	// Nil is silent. Entry contents and keys are never logged.
 	Logger *slog.Logger
 
-	fs  vfs.FS           // tests: a fake disk
-	now func() time.Time // tests: a fake clock
+	fs      vfs.FS           // tests: a fake disk
+	now     func() time.Time // tests: a fake clock
+	session uint64           // tests: the 42 bits that a session's ids share; 0 is random
+	pid     uint32           // tests: 0 is this process's
 }
 
 const (

@@ -130,6 +130,9 @@ func (c *Config) withDefaults() (Config, error) {
 	if out.now == nil {
 		out.now = time.Now
 	}
+	if out.pid == 0 {
+		out.pid = uint32(os.Getpid())
+	}
 	if out.RotateSize == 0 {
 		out.RotateSize = defaultRotateSize
 	}
@@ -173,7 +176,7 @@ func Open(dir string, config *Config) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{cfg: cfg, fs: cfg.fs, dir: dir, hostname: name, pid: uint32(os.Getpid()), logger: cfg.Logger, changed: make(chan struct{})}
+	l := &Log{cfg: cfg, fs: cfg.fs, dir: dir, hostname: name, pid: cfg.pid, logger: cfg.Logger, changed: make(chan struct{})}
 	if err := l.openDir(); err != nil {
 		l.release()
 		return nil, err
@@ -188,9 +191,13 @@ func (l *Log) openDir() error {
 	if err := l.openLocked(); err != nil {
 		return err
 	}
-	var bits [8]byte
-	_, _ = rand.Read(bits[:]) // never fails, crypto/rand says
-	l.w = newWriter(l, binary.LittleEndian.Uint64(bits[:])>>22, l.edge)
+	session := l.cfg.session
+	if session == 0 {
+		var bits [8]byte
+		_, _ = rand.Read(bits[:]) // never fails, crypto/rand says
+		session = binary.LittleEndian.Uint64(bits[:]) >> 22
+	}
+	l.w = newWriter(l, session, l.edge)
 	l.publisher.start()
 	l.sealer.start(l)
 	go l.w.run()
