@@ -102,6 +102,9 @@ func (l *Log) createKey() error {
 		if signer, loadErr = keys.Load(l.fs, l.statePath(keysDir), l.id.Origin); loadErr != nil {
 			return errors.Join(err, loadErr)
 		}
+		if err := l.fs.SyncDir(l.statePath(keysDir)); err != nil { // its name may not be durable yet
+			return err
+		}
 	}
 	l.signer = signer
 	l.id.VKeys = []string{signer.VKey()}

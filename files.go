@@ -58,15 +58,16 @@ type segmentFile struct {
 	noIndex   bool // it has none with a valid seal
 }
 
-// acquire keeps the file open until release. It fails on a segment whose file was closed: look the segment up again.
-func (s *segmentFile) acquire() bool {
+// acquire keeps the file open until release. It returns nil for a segment whose file was closed: look the segment up
+// again.
+func (s *segmentFile) acquire() vfs.File {
 	s.refMu.Lock()
 	defer s.refMu.Unlock()
-	if s.closing {
-		return false
+	if s.closing || s.file == nil {
+		return nil
 	}
 	s.refs++
-	return true
+	return s.file
 }
 
 func (s *segmentFile) release() {
@@ -215,7 +216,7 @@ func (l *Log) place(k, size uint64) (groupPlace, error) {
 			return groupPlace{}, fmt.Errorf("%w: group %d", ErrNotFound, k)
 		}
 		s := l.segments[i]
-		kind, file, starts, from, end := s.kind, s.file, s.starts, s.from, s.length
+		kind, starts, from, end := s.kind, s.starts, s.from, s.length
 		if kind == open {
 			end = l.edge.offset
 		}
@@ -227,7 +228,8 @@ func (l *Log) place(k, size uint64) (groupPlace, error) {
 			}
 			return groupPlace{seg: s, archive: a, frame: int(k - s.first/tree.GroupSize)}, nil
 		}
-		if file == nil || !s.acquire() {
+		file := s.acquire()
+		if file == nil {
 			continue
 		}
 		p := groupPlace{seg: s, file: file, to: end}

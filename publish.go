@@ -102,6 +102,11 @@ func (p *publisher) resumeHistory() error {
 			return err
 		}
 	}
+	if !p.head.Clean {
+		if err := rewriteFile(f, checkpointsName, p.head.Kept, end); err != nil {
+			return err
+		}
+	}
 	p.kept, p.keptAt, p.length = last, l.cfg.now(), end
 	return nil
 }

@@ -181,6 +181,9 @@ func headText(h *identity.Head) string {
 // recover brings the directory to a committed state, in the order that docs/format.md, "Recovery", gives, and leaves
 // l ready for appends. Nothing that it finds is counted, served or signed before the end.
 func (l *Log) recover(head *identity.Head) error {
+	if err := l.settleNames(head); err != nil {
+		return err
+	}
 	if err := l.clearNext(); err != nil {
 		return err
 	}
@@ -210,6 +213,22 @@ func (l *Log) recover(head *identity.Head) error {
 	// What tree/ and chain lacked or had wrong is put right now: nothing may ever be appended that would do it later.
 	if err := l.store.Flush(); err != nil && !isNoSpace(err) {
 		return fmt.Errorf("sync tree and chain: %w", err)
+	}
+	return nil
+}
+
+// settleNames makes every name that is visible durable. The writer before may have been killed between a rename and the
+// sync of its directory: what this session acknowledges must not stand on names that a power cut takes back. A clean head
+// is written after everything else was synced, except log.json's name.
+func (l *Log) settleNames(head *identity.Head) error {
+	dirs := []string{l.path()}
+	if !head.Clean {
+		dirs = append(dirs, l.state, l.path(pendingDir), l.path(archiveDir), l.path(indexDir), l.path(quarantineDir), l.path(nextDir), l.path("tree"))
+	}
+	for _, dir := range dirs {
+		if err := l.fs.SyncDir(dir); err != nil && !notExist(err) {
+			return fmt.Errorf("sync directory %s: %w", dir, err)
+		}
 	}
 	return nil
 }
@@ -728,21 +747,23 @@ func (l *Log) tailError(what string) error {
 // rewrite writes what the head does not cover again, identically, in place, and syncs it: after a failed sync the page
 // cache shows bytes that the disk may not have, and reading them back proves nothing.
 func (l *Log) rewrite(head *identity.Head) error {
-	f := l.open.file
-	from := l.coveredOffset(head.Size)
-	buf := make([]byte, 1<<20)
-	for off := from; off < l.edge.offset; {
-		n := min(int64(len(buf)), l.edge.offset-off)
+	return rewriteFile(l.open.file, openName, l.coveredOffset(head.Size), l.edge.offset)
+}
+
+func rewriteFile(f vfs.File, name string, from, to int64) error {
+	buf := make([]byte, min(1<<20, max(to-from, 0)))
+	for off := from; off < to; {
+		n := min(int64(len(buf)), to-off)
 		if m, err := f.ReadAt(buf[:n], off); int64(m) < n {
-			return fmt.Errorf("read %s at %d: %w", openName, off, err)
+			return fmt.Errorf("read %s at %d: %w", name, off, err)
 		}
 		if _, err := f.WriteAt(buf[:n], off); err != nil {
-			return fmt.Errorf("write %s again at %d: %w", openName, off, err)
+			return fmt.Errorf("write %s again at %d: %w", name, off, err)
 		}
 		off += n
 	}
 	if err := f.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", openName, err)
+		return fmt.Errorf("sync %s: %w", name, err)
 	}
 	return nil
 }

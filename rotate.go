@@ -378,6 +378,9 @@ func (l *Log) writeArchive(ctx context.Context, s *segmentFile, name string) (*i
 		if a.First() != s.first || a.End() != s.end {
 			return nil, &CorruptError{File: name, What: "the archive is of another range than the segment", Got: fmt.Sprintf("%d to %d", a.First(), a.End()), Want: fmt.Sprintf("%d to %d", s.first, s.end)}
 		}
+		if err := l.fs.SyncDir(l.path(archiveDir)); err != nil { // the attempt before may have ended at this sync
+			return nil, err
+		}
 		return l.indexOf(ctx, s, nil, a)
 	} else if !notExist(err) {
 		return nil, err
