@@ -38,6 +38,7 @@ type unit struct {
 	s        *sealed
 	from, to int // groups; empty for the last unit
 	last     bool
+	sealed   bool // the last unit's: there is a seal
 	groups   []groupSum
 	findings []Finding
 	faults   []fault
@@ -101,6 +102,7 @@ func (s *sealed) open() {
 func (s *sealed) close() {
 	if s.file != nil {
 		_ = s.file.Close()
+		s.file = nil
 	}
 }
 
@@ -170,6 +172,9 @@ func (c *check) join(j *joiner) error {
 	order := make(chan *unit, 2*c.o.Workers+2)
 	defer func() {
 		p.close()
+		if j.current != nil {
+			j.current.close()
+		}
 		for u := range order {
 			u.s.close()
 		}
@@ -232,6 +237,7 @@ func (j *joiner) archive(order <-chan *unit) error {
 	for u := range order {
 		<-u.done
 		s := u.s
+		j.current = s
 		if err := j.c.ctx.Err(); err != nil {
 			return err
 		}
@@ -293,7 +299,10 @@ func (j *joiner) endArchive(u *unit, joined bool) {
 			c.find(f)
 		}
 	}
-	j.sealed = size
+	// Until it is sealed a segment may wait for its checkpoint.
+	if u.sealed {
+		j.sealed = size
+	}
 }
 
 // checkSeal compares archive and idx with the seal, and on request the idx with the entries.
@@ -318,6 +327,7 @@ func (u *unit) checkSeal(w *worker) {
 		}
 		return
 	}
+	u.sealed = true
 	text, _, err := c.openNote(data)
 	var seal index.Seal
 	if err == nil {

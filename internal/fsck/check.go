@@ -427,7 +427,8 @@ func (c *check) finishHead(j *joiner) {
 	at := func(name, what, got, want string) {
 		c.find(Finding{File: name, Offset: -1, Index: -1, What: what, Got: got, Want: want, Hint: hintCut})
 	}
-	if length := c.history.length; c.history != nil && length < h.Kept {
+	history := c.history.err == nil
+	if length := c.history.length; history && length < h.Kept {
 		at(historyName, "is shorter than the head says", fmt.Sprintf("%d bytes", length), fmt.Sprintf("at least %d", h.Kept))
 	}
 	if c.latest != nil && c.latestAt.Size > h.Size {
@@ -441,13 +442,13 @@ func (c *check) finishHead(j *joiner) {
 	if j.size != h.Size && !j.lost {
 		c.find(Finding{File: openName, Offset: -1, Index: int64(min(j.size, h.Size)), What: "the log does not end where the head says" + closed, Got: fmt.Sprintf("%d entries", j.size), Want: fmt.Sprint(h.Size)})
 	}
-	if c.history != nil && c.history.length > h.Kept {
+	if history && c.history.length > h.Kept {
 		c.find(Finding{File: historyName, Offset: h.Kept, Index: -1, What: "is longer than the head says" + closed, Got: fmt.Sprintf("%d bytes", c.history.length), Want: fmt.Sprint(h.Kept)})
 	}
 	if c.latest != nil && c.latestAt.Size != h.Size {
 		at(latestName, "is not of the size that the head says"+closed, fmt.Sprint(c.latestAt.Size), fmt.Sprint(h.Size))
 	}
-	if c.latest != nil && c.history != nil && c.history.lastSize < c.latestAt.Size {
+	if c.latest != nil && history && c.history.lastSize < c.latestAt.Size {
 		at(historyName, "its last note is not the newest checkpoint"+closed, fmt.Sprintf("size %d", c.history.lastSize), fmt.Sprintf("size %d", c.latestAt.Size))
 	}
 }

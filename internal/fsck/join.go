@@ -49,9 +49,11 @@ type joiner struct {
 	entries []*entryClaim
 	ahead   *claim // next of the history
 
-	sealed uint64 // end of the newest archive
+	sealed uint64 // end of the newest archive that has its seal
 	lost   bool   // a segment could not be read or joined; that is reported, so what misses its entries is not to blame
 	bytes  int64
+
+	current *sealed // the archive that was taken last
 }
 
 func newJoiner(c *check) *joiner {
