@@ -357,8 +357,9 @@ func (l *Log) loadClean(head *identity.Head) (ok bool, err error) {
 			return false, nil //nolint:nilerr // as above
 		}
 	}
-	want := segment.AppendCommit(nil, head.Size, chain, head.Root)
-	if head.Size == l.open.first && len(tail) == 0 { // nothing but the segment line
+	from, _, _, _, err := segment.ParseCommit(commit) // where the last batch began is for verify to check
+	want := segment.AppendCommit(nil, from, head.Size, chain, head.Root)
+	if err != nil && head.Size == l.open.first && len(tail) == 0 { // nothing but the segment line
 		want = segment.AppendHeader(nil, head.Size, chain)
 	}
 	if f.Root() != head.Root || !bytes.Equal(commit, want[:len(want)-1]) {

@@ -132,7 +132,7 @@ func (l *Log) writeNext(first uint64, at *edge) (*segmentFile, error) {
 			}
 			data = append(append(data, line...), '\n')
 		}
-		data = segment.AppendCommit(data, at.size(), at.chain, at.frontier.Root())
+		data = segment.AppendCommit(data, first, at.size(), at.chain, at.frontier.Root())
 	}
 	s.length = int64(len(data))
 	tmp := l.path(nextDir, openName)
@@ -249,7 +249,7 @@ func (s *sealer) oldest() *segmentFile {
 	s.l.mu.RLock()
 	defer s.l.mu.RUnlock()
 	for _, seg := range s.l.segments {
-		if seg.kind == pending {
+		if seg.waits() {
 			return seg
 		}
 	}
@@ -260,7 +260,7 @@ func (s *sealer) waiting() (n int) {
 	s.l.mu.RLock()
 	defer s.l.mu.RUnlock()
 	for _, seg := range s.l.segments {
-		if seg.kind == pending {
+		if seg.waits() {
 			n++
 		}
 	}
@@ -343,11 +343,14 @@ func (l *Log) seal(ctx context.Context, s *segmentFile) error {
 	}
 	name := l.path(pendingDir, segment.PendingName(s.first))
 	l.mu.Lock()
-	s.kind = archived
+	s.kind, s.leftover = archived, true
 	s.levels, s.counted = levelsOf(idx), true
-	s.starts, s.early = nil, nil
+	s.starts = nil
 	l.mu.Unlock()
 	s.close()
+	s.archiveMu.Lock()
+	s.noIndex = false
+	s.archiveMu.Unlock()
 	if err := l.fs.Chmod(name, 0o600); err != nil && !notExist(err) {
 		return err
 	}

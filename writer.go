@@ -170,7 +170,7 @@ func (w *writer) sequence(reqs []*request) *batch {
 	if len(tail) == tree.GroupSize {
 		tail = nil
 	}
-	b.bytes = segment.AppendCommit(b.bytes, at.size(), at.chain, at.frontier.Root())
+	b.bytes = segment.AppendCommit(b.bytes, b.before.size(), at.size(), at.chain, at.frontier.Root())
 	at.tail, at.time = tail, now
 	at.offset += int64(len(b.bytes))
 	b.after = *at

@@ -178,8 +178,12 @@ func (a *Archive) readControl() error {
 		return err
 	}
 	c := &a.commit
-	if c.size, c.chain, c.root, err = ParseCommit(line); err != nil {
+	from := uint64(0)
+	if from, c.size, c.chain, c.root, err = ParseCommit(line); err != nil {
 		return &CorruptError{Offset: a.offsets[last], Msg: fmt.Sprintf("frame %d", last), Err: err}
+	}
+	if from != a.first {
+		return &CorruptError{Offset: a.offsets[last], Msg: "from in the closing commit line", Got: fmt.Sprint(from), Want: fmt.Sprint(a.first)}
 	}
 	entries := uint64(a.Groups()) * GroupSize
 	if c.size != a.first+entries { // both below 2^63: no overflow

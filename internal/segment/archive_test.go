@@ -71,7 +71,7 @@ func readArchive(data []byte) (header string, groups [][]byte, commit string, er
 	if a.End() != size {
 		return "", nil, "", fmt.Errorf("end %d and size %d", a.End(), size)
 	}
-	return string(AppendHeader(nil, a.First(), a.Chain())), groups, string(AppendCommit(nil, size, chain, root)), nil
+	return string(AppendHeader(nil, a.First(), a.Chain())), groups, string(AppendCommit(nil, a.First(), size, chain, root)), nil
 }
 
 func TestArchiveReturnsWhatWasWritten(t *testing.T) {
@@ -89,7 +89,7 @@ func TestArchiveReturnsWhatWasWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if header != string(AppendHeader(nil, 512, hashOf(9))) || commit != string(AppendCommit(nil, 512+5*256, hashOf(1), hashOf(2))) {
+	if header != string(AppendHeader(nil, 512, hashOf(9))) || commit != string(AppendCommit(nil, 512, 512+5*256, hashOf(1), hashOf(2))) {
 		t.Errorf("header %q commit %q", header, commit)
 	}
 	for g := range want {
@@ -155,7 +155,7 @@ func TestStockZstdReadsArchives(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := append(AppendHeader(nil, 0, proof.Hash{}), bytes.Join(groups, nil)...)
-	want = AppendCommit(want, 768, hashOf(1), hashOf(2))
+	want = AppendCommit(want, 0, 768, hashOf(1), hashOf(2))
 	if !bytes.Equal(got, want) {
 		t.Errorf("got %d bytes, want %d", len(got), len(want))
 	}
@@ -173,7 +173,7 @@ func checkDamaged(t *testing.T, original [][]byte, data []byte, what string) (re
 	if err != nil {
 		return true
 	}
-	if header != string(AppendHeader(nil, 256, hashOf(9))) || commit != string(AppendCommit(nil, 768, hashOf(1), hashOf(2))) || len(groups) != len(original) {
+	if header != string(AppendHeader(nil, 256, hashOf(9))) || commit != string(AppendCommit(nil, 256, 768, hashOf(1), hashOf(2))) || len(groups) != len(original) {
 		t.Fatalf("%s: read as header %q, commit %q, %d groups", what, header, commit, len(groups))
 	}
 	for g := range groups {
@@ -267,7 +267,7 @@ func reframe(t *testing.T, content string, o ...zstd.EOption) part {
 func TestArchiveRefusesForgeries(t *testing.T) {
 	header := string(AppendHeader(nil, 256, hashOf(9)))
 	group := string(groupLines(1, 20))
-	commit := string(AppendCommit(nil, 512, hashOf(1), hashOf(2)))
+	commit := string(AppendCommit(nil, 256, 512, hashOf(1), hashOf(2)))
 	h, g, c := frameOf(header), frameOf(group), frameOf(commit)
 	if _, _, _, err := readArchive(forge(h, g, c)); err != nil {
 		t.Fatalf("the unforged archive: %v", err)
@@ -313,7 +313,7 @@ func TestArchiveRefusesForgeries(t *testing.T) {
 		"no commit":                   forge(h, g),
 		"no header":                   forge(g, c),
 		"groups swapped with control": forge(g, h, c),
-		"commit of another size":      forge(h, g, frameOf(string(AppendCommit(nil, 768, hashOf(1), hashOf(2))))),
+		"commit of another size":      forge(h, g, frameOf(string(AppendCommit(nil, 256, 768, hashOf(1), hashOf(2))))),
 		"a group missing":             forge(h, g, g, c),
 		"header of a larger segment":  forge(frameOf(strings.Replace(header, "256", "9223372036854775552", 1)), g, c),
 		"two header lines":            forge(frameOf(header+header), g, c),

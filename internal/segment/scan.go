@@ -199,7 +199,7 @@ func (s *scanner) commit(line []byte) *Tail {
 		return s.tail(s.pos, "commit line without entries", excerpt(line), "a line that begins "+entryPrefix)
 	}
 	root := s.work.Root()
-	s.want = AppendCommit(s.want[:0], s.work.Size(), s.workingChain, root)
+	s.want = AppendCommit(s.want[:0], s.frontier.Size(), s.work.Size(), s.workingChain, root)
 	want := s.want[:len(s.want)-1]
 	if !bytes.Equal(line, want) {
 		same := 0
@@ -248,7 +248,7 @@ func (s *scanner) fill() error {
 
 // wantLine is the commit line that would make the entries so far a batch.
 func (s *scanner) wantLine() string {
-	b := AppendCommit(nil, s.work.Size(), s.workingChain, s.work.Root())
+	b := AppendCommit(nil, s.frontier.Size(), s.work.Size(), s.workingChain, s.work.Root())
 	return string(b[:len(b)-1])
 }
 

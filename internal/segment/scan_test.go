@@ -117,7 +117,7 @@ func batchState(t *testing.T, l *testLog, k int) (int, proof.Hash) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	size, chain, _, err := ParseCommit(lines[len(lines)-1])
+	_, size, chain, _, err := ParseCommit(lines[len(lines)-1])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +203,7 @@ func TestScanStopsAtEachKindOfFault(t *testing.T) {
 		l.batch(b...)
 		return string(l.data[good.ends[2]:])
 	}
-	other := string(AppendCommit(nil, 7, hashOf(0), hashOf(0)))
+	other := string(AppendCommit(nil, 6, 7, hashOf(0), hashOf(0)))
 	for _, c := range []struct {
 		name, tail, reason string
 		at                 int64
@@ -275,7 +275,7 @@ func TestScanLimitsAreExact(t *testing.T) {
 	for i := range full {
 		full[i] = line(MaxLineBytes)
 	}
-	commit := len(AppendCommit(nil, 256, proof.Hash{}, proof.Hash{}))
+	commit := len(AppendCommit(nil, 0, 256, proof.Hash{}, proof.Hash{}))
 	rest := MaxBatchBytes - 255*(MaxLineBytes+1) - commit - 1
 	accept("most bytes", append(full, line(rest))...)
 	refuse("one byte more", "batch too long", MaxBatchBytes, append(full, line(rest+1))...)
@@ -325,7 +325,7 @@ func TestScanNeedsConstantMemory(t *testing.T) {
 		l.chain = proof.ChainHash(l.chain, leaf)
 		l.data = append(append(l.data, line...), '\n')
 		if i%500 == 499 {
-			l.data = AppendCommit(l.data, i+1, l.chain, f.Root())
+			l.data = AppendCommit(l.data, i-499, i+1, l.chain, f.Root())
 		}
 	}
 	l.data = append(l.data, bytes.Repeat([]byte("tail of a length that no batch has\n"), 1<<20)...) // 35 MiB
@@ -397,7 +397,7 @@ func BenchmarkScan(b *testing.B) {
 				chain = proof.ChainHash(chain, leaf)
 				data = append(append(data, line...), '\n')
 				if (i+1)%size == 0 {
-					data = AppendCommit(data, f.Size(), chain, f.Root())
+					data = AppendCommit(data, f.Size()-uint64(size), f.Size(), chain, f.Root())
 				}
 			}
 			b.SetBytes(int64(len(data)))

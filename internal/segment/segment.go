@@ -95,8 +95,10 @@ func ParseHeader(line []byte) (first uint64, chain proof.Hash, err error) {
 }
 
 // AppendCommit appends the commit line with its newline: the values after the batch.
-func AppendCommit(dst []byte, size uint64, chain, root proof.Hash) []byte {
-	dst = append(dst, `{"commit":{"size":`...)
+func AppendCommit(dst []byte, from, size uint64, chain, root proof.Hash) []byte {
+	dst = append(dst, `{"commit":{"from":`...)
+	dst = strconv.AppendUint(dst, from, 10)
+	dst = append(dst, `,"size":`...)
 	dst = strconv.AppendUint(dst, size, 10)
 	dst = append(dst, `,"chain":"`...)
 	dst = hex.AppendEncode(dst, chain[:])
@@ -107,9 +109,11 @@ func AppendCommit(dst []byte, size uint64, chain, root proof.Hash) []byte {
 
 // ParseCommit is the inverse of AppendCommit for a line without its newline. It accepts nothing that AppendCommit would not
 // write, and no size 0, because a batch has at least one entry.
-func ParseCommit(line []byte) (size uint64, chain, root proof.Hash, err error) {
+func ParseCommit(line []byte) (from, size uint64, chain, root proof.Hash, err error) {
 	p := lineParser{rest: line}
-	p.literal(`{"commit":{"size":`)
+	p.literal(`{"commit":{"from":`)
+	from = p.decimal()
+	p.literal(`,"size":`)
 	size = p.decimal()
 	p.literal(`,"chain":"`)
 	chain = p.hex()
@@ -117,13 +121,13 @@ func ParseCommit(line []byte) (size uint64, chain, root proof.Hash, err error) {
 	root = p.base64()
 	p.literal(`"}}`)
 	err = p.end()
-	if err == nil && size == 0 {
-		err = fmt.Errorf("size is 0, want at least 1")
+	if err == nil && size <= from {
+		err = fmt.Errorf("size is %d, want more than from, %d", size, from)
 	}
 	if err != nil {
-		return 0, proof.Hash{}, proof.Hash{}, fmt.Errorf("commit line: %w", err)
+		return 0, 0, proof.Hash{}, proof.Hash{}, fmt.Errorf("commit line: %w", err)
 	}
-	return size, chain, root, nil
+	return from, size, chain, root, nil
 }
 
 // ReadHeader reads the segment line at the start of a file of the given length. n is the line's length with its newline: the

@@ -31,6 +31,7 @@ type testLog struct {
 }
 
 func (l *testLog) batch(lines ...[]byte) {
+	from := uint64(len(l.leaves))
 	for _, line := range lines {
 		l.lines = append(l.lines, line)
 		leaf := proof.LeafHash(line)
@@ -38,7 +39,7 @@ func (l *testLog) batch(lines ...[]byte) {
 		l.chain = proof.ChainHash(l.chain, leaf)
 		l.data = append(append(l.data, line...), '\n')
 	}
-	l.data = AppendCommit(l.data, uint64(len(l.leaves)), l.chain, proof.Root(l.leaves))
+	l.data = AppendCommit(l.data, from, uint64(len(l.leaves)), l.chain, proof.Root(l.leaves))
 	l.ends = append(l.ends, len(l.data))
 }
 
@@ -71,11 +72,11 @@ func TestHeaderAndCommitHaveGoldenBytes(t *testing.T) {
 	if got := string(AppendHeader(nil, 512, hashOf(0))); got != header {
 		t.Errorf("header\ngot  %q\nwant %q", got, header)
 	}
-	const commit = `{"commit":{"size":1000,"chain":"a0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebf","root":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="}}` + "\n"
-	if got := string(AppendCommit(nil, 1000, hashOf(0xa0), hashOf(0))); got != commit {
+	const commit = `{"commit":{"from":900,"size":1000,"chain":"a0a1a2a3a4a5a6a7a8a9aaabacadaeafb0b1b2b3b4b5b6b7b8b9babbbcbdbebf","root":"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="}}` + "\n"
+	if got := string(AppendCommit(nil, 900, 1000, hashOf(0xa0), hashOf(0))); got != commit {
 		t.Errorf("commit\ngot  %q\nwant %q", got, commit)
 	}
-	if got := len(AppendCommit(nil, proof.MaxSize, hashOf(0), hashOf(0))); got > maxControlBytes {
+	if got := len(AppendCommit(nil, proof.MaxSize-1, proof.MaxSize, hashOf(0), hashOf(0))); got > maxControlBytes {
 		t.Errorf("longest commit line has %d bytes, more than maxControlBytes", got)
 	}
 }
@@ -86,9 +87,9 @@ func TestHeaderAndCommitParseOnlyTheirOwnSpelling(t *testing.T) {
 	if err != nil || first != 1<<40 || chain != hashOf(3) {
 		t.Fatalf("ParseHeader = %d %v %v", first, chain, err)
 	}
-	commit := bytes.TrimSuffix(AppendCommit(nil, 77, hashOf(3), hashOf(9)), []byte("\n"))
-	size, chain, root, err := ParseCommit(commit)
-	if err != nil || size != 77 || chain != hashOf(3) || root != hashOf(9) {
+	commit := bytes.TrimSuffix(AppendCommit(nil, 7, 77, hashOf(3), hashOf(9)), []byte("\n"))
+	from, size, chain, root, err := ParseCommit(commit)
+	if err != nil || from != 7 || size != 77 || chain != hashOf(3) || root != hashOf(9) {
 		t.Fatalf("ParseCommit = %d %v %v %v", size, chain, root, err)
 	}
 	// Every other line that differs in one byte, is cut or is longer either fails or is the encoding of other values.
@@ -98,26 +99,28 @@ func TestHeaderAndCommitParseOnlyTheirOwnSpelling(t *testing.T) {
 		}
 	})
 	mutate(commit, func(b []byte) {
-		if s, c, r, err := ParseCommit(b); err == nil && !bytes.Equal(AppendCommit(nil, s, c, r), append(b, '\n')) {
+		if f, s, c, r, err := ParseCommit(b); err == nil && !bytes.Equal(AppendCommit(nil, f, s, c, r), append(b, '\n')) {
 			t.Errorf("ParseCommit accepts %q", b)
 		}
 	})
 	h, r := hashOf(1).String(), hashOf(1).Base64()
 	for _, bad := range []string{
-		``, `{}`, `{"commit":{"size":0,"chain":"` + h + `","root":"` + r + `"}}`,
-		`{"commit":{"size":01,"chain":"` + h + `","root":"` + r + `"}}`,
-		`{"commit":{"size":+1,"chain":"` + h + `","root":"` + r + `"}}`,
-		`{"commit":{"size":,"chain":"` + h + `","root":"` + r + `"}}`,
-		`{"commit":{"size":9223372036854775808,"chain":"` + h + `","root":"` + r + `"}}`,
-		`{"commit":{"size":18446744073709551617,"chain":"` + h + `","root":"` + r + `"}}`,
-		`{"commit":{"size":1,"chain":"` + strings.ToUpper(h) + `","root":"` + r + `"}}`,
-		`{"commit":{"size":1,"chain":"` + h + `","root":"` + strings.Replace(r, "A=", "B=", 1) + `"}}`,
-		`{"commit":{"size":1,"chain":"` + h + `","root":"` + r[:43] + "\n" + `"}}`,
-		`{"commit":{"size":1,"chain":"` + h + `","root":"` + r + `"}} `,
-		`{"commit": {"size":1,"chain":"` + h + `","root":"` + r + `"}}`,
-		`{"commit":{"size":1,"chain":"` + h + `","root":"` + r + `","x":1}}`,
+		``, `{}`, `{"commit":{"from":0,"size":0,"chain":"` + h + `","root":"` + r + `"}}`,
+		`{"commit":{"size":1,"chain":"` + h + `","root":"` + r + `"}}`,
+		`{"commit":{"from":1,"size":1,"chain":"` + h + `","root":"` + r + `"}}`,
+		`{"commit":{"from":0,"size":01,"chain":"` + h + `","root":"` + r + `"}}`,
+		`{"commit":{"from":0,"size":+1,"chain":"` + h + `","root":"` + r + `"}}`,
+		`{"commit":{"from":0,"size":,"chain":"` + h + `","root":"` + r + `"}}`,
+		`{"commit":{"from":0,"size":9223372036854775808,"chain":"` + h + `","root":"` + r + `"}}`,
+		`{"commit":{"from":0,"size":18446744073709551617,"chain":"` + h + `","root":"` + r + `"}}`,
+		`{"commit":{"from":0,"size":1,"chain":"` + strings.ToUpper(h) + `","root":"` + r + `"}}`,
+		`{"commit":{"from":0,"size":1,"chain":"` + h + `","root":"` + strings.Replace(r, "A=", "B=", 1) + `"}}`,
+		`{"commit":{"from":0,"size":1,"chain":"` + h + `","root":"` + r[:43] + "\n" + `"}}`,
+		`{"commit":{"from":0,"size":1,"chain":"` + h + `","root":"` + r + `"}} `,
+		`{"commit": {"from":0,"size":1,"chain":"` + h + `","root":"` + r + `"}}`,
+		`{"commit":{"from":0,"size":1,"chain":"` + h + `","root":"` + r + `","x":1}}`,
 	} {
-		if _, _, _, err := ParseCommit([]byte(bad)); err == nil {
+		if _, _, _, _, err := ParseCommit([]byte(bad)); err == nil {
 			t.Errorf("ParseCommit accepts %q", bad)
 		}
 	}
@@ -208,11 +211,11 @@ func TestSplitLinesKeepsEveryByte(t *testing.T) {
 }
 
 func FuzzParseCommit(f *testing.F) {
-	f.Add(bytes.TrimSuffix(AppendCommit(nil, 1, hashOf(0), hashOf(1)), []byte("\n")))
+	f.Add(bytes.TrimSuffix(AppendCommit(nil, 0, 1, hashOf(0), hashOf(1)), []byte("\n")))
 	f.Add(bytes.TrimSuffix(AppendHeader(nil, 256, hashOf(0)), []byte("\n")))
 	f.Fuzz(func(t *testing.T, line []byte) {
-		if size, chain, root, err := ParseCommit(line); err == nil {
-			if got := AppendCommit(nil, size, chain, root); string(got) != string(line)+"\n" {
+		if from, size, chain, root, err := ParseCommit(line); err == nil {
+			if got := AppendCommit(nil, from, size, chain, root); string(got) != string(line)+"\n" {
 				t.Errorf("%q parses, but is written as %q", line, got)
 			}
 		}

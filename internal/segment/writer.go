@@ -61,7 +61,7 @@ func (a *ArchiveWriter) Close(size uint64, chain, root proof.Hash) error {
 		a.err = fmt.Errorf("close archive: size %d after %d groups from entry %d, want %d and at least one group", size, a.groups(), a.first, want)
 		return a.err
 	}
-	if err := a.writeFrame(AppendCommit(nil, size, chain, root)); err != nil {
+	if err := a.writeFrame(AppendCommit(nil, a.first, size, chain, root)); err != nil {
 		return err
 	}
 	frames := len(a.table) / seekEntrySize

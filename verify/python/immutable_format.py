@@ -299,9 +299,7 @@ def decompose(number):
 
 def check_number(spelling):
     positive = spelling.lstrip("-")
-    if positive.isdigit():
-        if len(positive) > 20:
-            raise Refuse("integer of more than twenty digits", spelling, "at most 20")
+    if positive.isdigit() and len(positive) <= 20:
         return
     if not positive.lower().partition("e")[0].strip("0."):
         return  # zero in any spelling
@@ -518,8 +516,8 @@ def segment_line(first, chain):
     return b'{"segment":{"first":%d,"chain":"%s"}}\n' % (first, chain.hex().encode())
 
 
-def commit_line(size, chain, root):
-    return b'{"commit":{"size":%d,"chain":"%s","root":"%s"}}\n' % (size, chain.hex().encode(), b64(root).encode())
+def commit_line(start, size, chain, root):
+    return b'{"commit":{"from":%d,"size":%d,"chain":"%s","root":"%s"}}\n' % (start, size, chain.hex().encode(), b64(root).encode())
 
 
 class Position:

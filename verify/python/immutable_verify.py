@@ -444,7 +444,7 @@ class Verifier:
             elif not line.startswith(b'{"commit":') or pos.size == committed.size:
                 problem = Finding(name, offset, pos.size, "line does not belong here", show(line), "an entry, or a commit line after entries")
             else:
-                want = commit_line(pos.size, pos.chain, pos.root())
+                want = commit_line(committed.size, pos.size, pos.chain, pos.root())
                 if line != want:
                     problem = Finding(name, offset, pos.size, "commit line", show(line), show(want))
                 else:
@@ -528,7 +528,7 @@ class Verifier:
             for finding in sink:
                 self.add(finding)
         offset, _, length = frames[-1]
-        want = commit_line(pos.size, pos.chain, pos.root())
+        want = commit_line(first, pos.size, pos.chain, pos.root())
         got = decoder.out.read(length)
         if got != want:
             raise At(offset, decoder.failed(got, want), pos.size)
