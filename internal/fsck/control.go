@@ -48,9 +48,9 @@ func (c *check) control(file string, e *control) {
 	case "clock":
 		err = checkClock(m, e)
 	case "continue":
-		err = checkContinue(m, e)
+		err = checkContinue(m)
 	case "import":
-		err = checkImport(m, e)
+		err = checkImport(m)
 	}
 	if err != nil {
 		f.What = "the " + kind + " entry is wrong: " + err.Error()
@@ -114,10 +114,7 @@ func checkClock(m object, e *control) error {
 	return nil
 }
 
-func checkContinue(m object, e *control) error {
-	if e.index != 0 {
-		return errors.New("it is not the first entry")
-	}
+func checkContinue(m object) error {
 	size, err := m.number("size")
 	if err != nil {
 		return err
@@ -144,10 +141,7 @@ func checkContinue(m object, e *control) error {
 	return fmt.Errorf("verdict %q is none", m.text("verdict"))
 }
 
-func checkImport(m object, e *control) error {
-	if e.index != 0 {
-		return errors.New("it is not the first entry")
-	}
+func checkImport(m object) error {
 	_, err1 := m.number("blocks")
 	_, err2 := m.number("broken")
 	if m.text("format") != "blockchain" {

@@ -150,6 +150,16 @@ func TestForgeriesAreCaughtByTheRightCheck(t *testing.T) {
 			n.files["immutable.log"] = n.files["immutable.log"][:bytes.LastIndex(n.files["immutable.log"], []byte(`{"commit":`))]
 			return n
 		}, nil, "immutable.log", "entries below 525 were durable"},
+		{"a commit line between two batches dropped", func() *book {
+			n := newBook(t, b.origin, true)
+			n.add(2)
+			n.add(2)
+			n.close()
+			open := n.files["immutable.log"]
+			i := bytes.Index(open, []byte(`{"commit":`))
+			n.files["immutable.log"] = append(bytes.Clone(open[:i]), open[i+bytes.IndexByte(open[i:], '\n')+1:]...)
+			return n
+		}, nil, "immutable.log", "differs from its recomputation"},
 		{"a batch after a clean close", func() *book { n := b.clone(); n.add(1); return n }, nil, "immutable.log", "does not end where the head says"},
 		{"a note dropped from the history", func() *book {
 			n := b.clone()
