@@ -55,9 +55,11 @@ const writeFlags = `
   --blockchain-enabled=false
                          make a new log without keys and checkpoints`
 
+const defaultDir = "./logs"
+
 // dirFlags declares the flags of a command that reads a log.
 func (c *call) dirFlags() {
-	c.set.StringVar(&c.dir, "dir", "./logs", "")
+	c.set.StringVar(&c.dir, "dir", defaultDir, "")
 	c.set.StringVar(&c.stateDir, "state-dir", "", "")
 }
 

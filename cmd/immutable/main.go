@@ -56,8 +56,23 @@ func commands() []command {
 		{"read", "print entries", readUsage, setupRead},
 		{"tail", "print the newest entries, and follow", tailUsage, setupTail},
 		{"get", "print one entry, or its block", getUsage, setupGet},
+		{"prove", "write a proof that an entry is in the log", proveUsage, setupProve},
 		{"verify", "check everything; say what is refuted or proven", verifyUsage, setupVerify},
 		{"stats", "print what the log holds and how it does", statsUsage, setupStats},
+		{"checkpoint", "print, list and compare signed checkpoints", checkpointUsage, setupCheckpoint},
+		{"key", "print the log's verifier keys", keyUsage, setupKey},
+		{"export", "print the log as JSON Lines, or as the earlier system's files", exportUsage, setupExport},
+		{"import", "append what export, or the earlier system, has written", importUsage, setupImport},
+		{"init", "make a log with a name of your choice", initUsage, setupInit},
+		{"rotate", "seal the open segment now", rotateUsage, setupRotate},
+		{"rebuild", "make tree, chain, indexes and seals again", rebuildUsage, setupRebuild},
+		{"adopt", "make this host know a restored or moved log", adoptUsage, setupAdopt},
+		{"continue", "begin a new log that anchors an old one", continueUsage, setupContinue},
+		{"clock", "let timestamps go back after a wrong clock", clockUsage, setupClock},
+		{"bench", "measure this machine, beside the floor", benchUsage, setupBench},
+		{"demo", "see it work, and see attacks fail", demoUsage, setupDemo},
+		{"completion", "print a shell completion script", completionUsage, setupCompletion},
+		{"version", "print the version", versionUsage, setupVersion},
 	}
 }
 

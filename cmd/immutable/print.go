@@ -128,10 +128,17 @@ func (p *printer) failure(prefix string, err error) {
 }
 
 // indented prints text of several lines, such as a checkpoint's.
-func (p *printer) indented(text string) {
-	for line := range strings.Lines(text) {
-		p.printf("  %s\n", strings.TrimSuffix(line, "\n"))
+func (p *printer) indented(text string) { p.indentedBy("  ", text) }
+
+func (p *printer) indentedBy(indent, text string) {
+	for _, line := range lines([]byte(text)) {
+		p.printf("%s%s\n", indent, line)
 	}
+}
+
+// lines are the lines of text without their newlines.
+func lines(text []byte) []string {
+	return strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
 }
 
 // clean makes text safe to print within a line: control characters, bytes that are not UTF-8, and characters that reorder

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/tree-of-life-system/immutable"
+	"github.com/tree-of-life-system/immutable/proof"
+)
+
+const exportUsage = `immutable export
+
+Prints the whole log, or a part of it, proven while it is read:
+
+  jsonl       each entry's line exactly as it was hashed
+  blockchain  the earlier system's blockchain.json: an array of {"index","timestamp","data","hash","previousHash"}, data = the entry's
+              line, with this log's chain hashes
+  log         the earlier system's immutable.log: {"id","timestamp","level","message","metadata","hostname","pid"}, one a line
+  index       the log-index.json of that immutable.log: an array of {"index","id","timestamp","level","offset","length"}, bytes
+
+  immutable export > logs.jsonl
+  immutable export --format blockchain > blockchain.json
+  immutable export --from 1000 --limit 1000
+
+  --format FORMAT        jsonl, blockchain, log or index (default jsonl)
+  --from INDEX           from this entry on
+  --limit N              at most so many` + dirFlags + commonFlags
+
+func setupExport(c *call) func() error {
+	c.dirFlags()
+	format := c.set.String("format", "jsonl", "")
+	var q immutable.Query
+	c.set.Uint64Var(&q.From, "from", 0, "")
+	c.set.IntVar(&q.Limit, "limit", 0, "")
+	return func() error {
+		if err := c.arguments(0, 0, "no arguments"); err != nil {
+			return err
+		}
+		if q.Limit < 0 {
+			return c.usagef("--limit is at least 1")
+		}
+		x := &exporter{c: c}
+		write, ok := map[string]func(*immutable.Entry) ([]byte, error){"jsonl": jsonLine, "blockchain": x.block, "log": sketchLine, "index": x.indexed}[*format]
+		if !ok {
+			return c.usagef("--format is jsonl, blockchain, log or index, not %s", quote(*format))
+		}
+		x.array = *format == "blockchain" || *format == "index"
+		return c.withLog(func(l *immutable.Log) error {
+			x.l = l
+			return x.run(&q, write)
+		})
+	}
+}
+
+type exporter struct {
+	c      *call
+	l      *immutable.Log
+	array  bool
+	offset int64 // in the immutable.log that index describes
+
+	chain   proof.Hash // after the block before
+	chained uint64     // blocks so far
+}
+
+func (x *exporter) run(q *immutable.Query, write func(*immutable.Entry) ([]byte, error)) error {
+	bar := x.c.newProgress("exporting", "entries")
+	defer bar.end()
+	total := x.l.Size()
+	n := uint64(0)
+	separator := ""
+	if x.array {
+		x.c.out.raw("[")
+		separator = "\n"
+	}
+	for e, err := range x.l.Entries(x.c.ctx, *q) {
+		if err != nil {
+			return err
+		}
+		data, err := write(&e)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", e.Index, err)
+		}
+		if x.array {
+			x.c.out.raw(separator)
+			separator = ",\n"
+		}
+		x.c.out.bytes(data)
+		if n++; n%256 == 0 {
+			bar.set(n, total)
+		}
+	}
+	if x.array {
+		x.c.out.raw("\n]\n")
+	}
+	return nil
+}
+
+func jsonLine(e *immutable.Entry) ([]byte, error) {
+	return append(append(make([]byte, 0, len(e.Line)+1), e.Line...), '\n'), nil
+}
+
+// block continues the chain from the entry before, which the log has proven.
+func (x *exporter) block(e *immutable.Entry) ([]byte, error) {
+	if x.chained == 0 && e.Index > 0 {
+		b, err := x.l.Block(x.c.ctx, e.Index-1)
+		if err != nil {
+			return nil, err
+		}
+		x.chain = b.Hash
+	}
+	previous := x.chain
+	x.chain = proof.ChainHash(previous, e.Leaf)
+	x.chained++
+	return marshal(block{e.Index, e.Timestamp.Format(exactTime), string(e.Line), x.chain.String(), previous.String()})
+}
+
+// sketch is an entry of the earlier system.
+type sketch struct {
+	ID        string          `json:"id"`
+	Timestamp string          `json:"timestamp"`
+	Level     string          `json:"level"`
+	Message   string          `json:"message"`
+	Metadata  json.RawMessage `json:"metadata"`
+	Hostname  string          `json:"hostname"`
+	PID       uint32          `json:"pid"`
+}
+
+func sketchLine(e *immutable.Entry) ([]byte, error) {
+	line, err := marshal(sketch{e.ID.String(), e.Timestamp.Format(exactTime), e.Level.String(), e.Message, e.Metadata, e.Hostname, e.PID})
+	return append(line, '\n'), err
+}
+
+func (x *exporter) indexed(e *immutable.Entry) ([]byte, error) {
+	line, err := sketchLine(e)
+	if err != nil {
+		return nil, err
+	}
+	at := x.offset
+	x.offset += int64(len(line))
+	return marshal(indexEntry{e.Index, e.ID.String(), e.Timestamp.Format(exactTime), e.Level.String(), at, int64(len(line) - 1)})
+}
+
+// indexEntry is one element of log-index.json. Offset and length are bytes; the length is without the newline.
+type indexEntry struct {
+	Index     uint64 `json:"index"`
+	ID        string `json:"id"`
+	Timestamp string `json:"timestamp"`
+	Level     string `json:"level"`
+	Offset    int64  `json:"offset"`
+	Length    int64  `json:"length"`
+}
