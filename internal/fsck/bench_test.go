@@ -41,12 +41,22 @@ func BenchmarkSealed(b *testing.B) {
 		must(b, os.MkdirAll(filepath.Dir(file), 0o700))
 		must(b, os.WriteFile(file, data, 0o600))
 	}
+	size := k.size()
+	k = nil
 	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	before, peak := m.HeapAlloc, uint64(0)
+	verify(b, Options{FS: vfs.OS(), Dir: dir, Progress: func(Progress) {
+		runtime.ReadMemStats(&m)
+		peak = max(peak, m.HeapAlloc-min(before, m.HeapAlloc))
+	}})
 	b.SetBytes(int64(bytes))
 	for b.Loop() {
 		r := verify(b, Options{FS: vfs.OS(), Dir: dir})
 		want(b, r, Consistent)
 	}
-	b.ReportMetric(float64(k.size())*float64(b.N)/b.Elapsed().Seconds(), "entries/s")
-	b.ReportMetric(float64(bytes)/float64(k.size()), "B/entry")
+	b.ReportMetric(float64(size)*float64(b.N)/b.Elapsed().Seconds(), "entries/s")
+	b.ReportMetric(float64(peak)/(1<<20), "peak-MiB")
+	b.ReportMetric(float64(bytes)/float64(size), "B/entry")
 }
