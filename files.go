@@ -30,6 +30,8 @@ type segmentFile struct {
 	end   uint64 // index after the last entry it answers for; of the open segment, see Log.edge
 	kind  segmentKind
 
+	leftover bool // archived, and its pending file is still there; what else of sealing was done is unknown
+
 	// Of open and pending segments.
 	file   vfs.File
 	inode  uint64  // of the open segment, for followers; 0 where there is none
@@ -104,7 +106,10 @@ func (l *Log) layout() ([]*segmentFile, error) {
 			return nil, fmt.Errorf("list %s: %w", d.dir, err)
 		}
 		for _, name := range names {
-			if first, ok := segment.ParseName(name, d.suffix); ok {
+			first, ok := segment.ParseName(name, d.suffix)
+			if sealed := byFirst[first]; ok && sealed != nil {
+				sealed.leftover = true // where both hold a segment the archive counts
+			} else if ok {
 				byFirst[first] = &segmentFile{first: first, kind: d.kind}
 			}
 		}
@@ -438,8 +443,10 @@ func (l *Log) readGroup(ctx context.Context, k uint64, at *edge, g *group) error
 		return &CorruptError{File: segmentPath(p.seg), Offset: p.from, What: fmt.Sprintf("entries from %d on", k*tree.GroupSize), Got: fmt.Sprintf("%d entries", len(g.lines)), Want: fmt.Sprint(n)}
 	}
 	g.number, g.lines, g.leaves = k, g.lines[:n], g.leaves[:0]
+	from := 0
 	for _, line := range g.lines {
-		g.leaves = append(g.leaves, leafHash(line))
+		g.leaves = append(g.leaves, leafHashAt(g.buf, from, len(line)))
+		from += len(line) + 1
 	}
 	return l.proveGroup(g, &p, at)
 }

@@ -299,6 +299,15 @@ func (l *Log) load(head *identity.Head) error {
 			return err
 		}
 	}
+	if head != nil && !head.Clean && !l.cfg.ReadOnly {
+		// What the arrays have of raw segments is written again, like their bytes: the page cache may show what the disk
+		// does not have.
+		raw := 0
+		for segments[raw].kind == archived {
+			raw++
+		}
+		l.store.Cut(segments[raw].first / tree.GroupSize)
+	}
 	err = l.loadFull(false)
 	var mismatch *rebuildError
 	if errors.As(err, &mismatch) {
@@ -838,6 +847,19 @@ func timestampOf(line []byte) (int64, error) {
 }
 
 func leafHash(line []byte) Hash { return proof.LeafHash(line) }
+
+// leafHashAt is the leaf hash of the line of n bytes at buf[from]. It lends the leaf's prefix the byte before the line
+// for the moment that hashing takes, which saves copying the line.
+func leafHashAt(buf []byte, from, n int) Hash {
+	if from == 0 {
+		return leafHash(buf[:n])
+	}
+	before := buf[from-1]
+	buf[from-1] = 0x00
+	h := sha256.Sum256(buf[from-1 : from+n])
+	buf[from-1] = before
+	return h
+}
 
 func groupRoot(leaves []Hash) Hash { return proof.Root(leaves) }
 

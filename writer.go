@@ -155,14 +155,14 @@ func (w *writer) sequence(reqs []*request) *batch {
 				tail = tail[:0]
 			}
 			entry.Patch(line, index, now, w.session)
-			leaf := proof.LeafHash(line)
+			b.bytes = append(append(b.bytes, line...), '\n')
+			leaf := leafHashAt(b.bytes, len(b.bytes)-1-len(line), len(line))
 			at.chain = proof.ChainHash(at.chain, leaf)
 			at.frontier.Append(leaf)
 			tail = append(tail, leaf)
 			if len(tail) == tree.GroupSize {
 				b.groups = append(b.groups, groupEnd{at.frontier.LastGroup(), at.chain})
 			}
-			b.bytes = append(append(b.bytes, line...), '\n')
 			b.levels[r.levels[i]]++
 			r.receipts[i] = Receipt{Index: index, ID: ID(line[idOffset : idOffset+len(ID{})]), Hash: at.chain, Leaf: leaf, Timestamp: timeOf(now)}
 		}
