@@ -19,23 +19,48 @@ func (l *Log) ResetClock(ctx context.Context) (r Receipt, wrote bool, err error)
 	if l.w == nil {
 		return Receipt{}, false, l.refusal()
 	}
-	l.mu.RLock()
-	last := l.edge.time
-	l.mu.RUnlock()
-	now := l.cfg.now().UnixNano()
+	if l.owed.Load() {
+		if err := l.writeOwed(); err != nil {
+			return Receipt{}, false, err
+		}
+	}
+	var req *request
+	err = l.w.call(ctx, func() (err error) {
+		req, err = l.admitReset()
+		return err
+	})
+	if err != nil || req == nil {
+		return Receipt{}, false, err
+	}
+	if err := wait(ctx, req); err != nil {
+		return Receipt{}, false, err
+	}
+	return req.receipts[0], true, nil
+}
+
+// admitReset puts a clock entry before everything that waits, in the writer, between two batches: the entry names the
+// timestamp of the one before it, so none may come between. It returns nil where the clock is not behind.
+func (l *Log) admitReset() (*request, error) {
+	last, now := l.w.next.time, min(max(l.cfg.now().UnixNano(), 0), entry.MaxTime)
 	if now >= last {
-		return Receipt{}, false, nil
+		return nil, nil
 	}
 	control := fmt.Appendf(nil, `{"type":"clock","was":"%s","now":"%s"}`, entry.FormatTime(nil, last), entry.FormatTime(nil, now))
 	req, err := l.encode([]Event{{Level: System, Message: "the clock was reset: timestamps may be lower from here on", Log: control}})
 	if err != nil {
-		return Receipt{}, false, err
+		return nil, err
 	}
-	req.clock, req.after = now, last
-	if err := l.w.submit(ctx, req); err != nil {
-		return Receipt{}, false, err
+	req.clock = now
+	p := l.w.pool
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed != nil {
+		return nil, p.closed
 	}
-	return req.receipts[0], true, nil
+	p.reqs = append([]*request{req}, p.reqs...)
+	p.bytes += len(req.lines)
+	p.entries++
+	return req, nil // the writer takes it next
 }
 
 // Adoption is what Adopt found and did.

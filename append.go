@@ -36,8 +36,11 @@ func (l *Log) append(ctx context.Context, events []Event) ([]Receipt, error) {
 	if len(events) == 0 {
 		return nil, nil
 	}
-	if l.owed.CompareAndSwap(true, false) {
-		if err := l.afterRecovery(); err != nil {
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("append, nothing was written: %w", context.Cause(ctx))
+	}
+	if l.owed.Load() {
+		if err := l.writeOwed(); err != nil {
 			return nil, err
 		}
 	}
@@ -64,7 +67,6 @@ type request struct {
 
 	// clock, when not zero, is the administrator's new time: the one entry of this request may be older than the last.
 	clock int64
-	after int64 // with clock: the last timestamp that the entry's text names
 	// flights are resolved when the request is committed or given up; see keyTable.
 	flights []*flight
 

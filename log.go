@@ -62,7 +62,8 @@ type Log struct {
 	rebuilt    bool         // the tree was already made again from the entries
 	recomputed bool         // loadFull ran: the tree in memory may differ from its files
 	recovered  []byte       // the control entry that is owed for an incomplete batch moved aside
-	owed       atomic.Bool  // there was no room for it yet
+	owed       atomic.Bool  // it is not written yet, and nothing may be written before it
+	owedMu     sync.Mutex   // one writes it, the others wait
 
 	publisher publisher
 	sealer    sealer
@@ -201,7 +202,11 @@ func (l *Log) openDir() error {
 	l.publisher.start()
 	l.sealer.start(l)
 	go l.w.run()
-	return l.afterRecovery()
+	if err := l.afterRecovery(); err != nil {
+		l.w.stop()
+		return errors.Join(err, l.sealer.stop(), l.publisher.stop(false))
+	}
+	return nil
 }
 
 // Origin is the log's name: the first line of its checkpoints.
@@ -273,6 +278,8 @@ func (l *Log) Close() error {
 
 // release gives back files and locks.
 func (l *Log) release() error {
+	l.refreshMu.Lock() // read-only: a refresh under way has ended
+	defer l.refreshMu.Unlock()
 	var errs []error
 	l.mu.Lock()
 	for _, s := range l.segments {

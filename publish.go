@@ -218,7 +218,19 @@ func (p *publisher) stop(orderly bool) error {
 	if p.head.Clean {
 		return nil
 	}
-	return p.writeHead(func(h *identity.Head) { h.Clean = true })
+	if p.l.owed.Load() {
+		return fmt.Errorf("%w: the entry that names what recovery moved aside is not written yet; the next open tries again", ErrNoSpace)
+	}
+	return p.writeClean()
+}
+
+func (p *publisher) writeClean() error {
+	write := func() error { return p.writeHead(func(h *identity.Head) { h.Clean = true }) }
+	err := write()
+	if isNoSpace(err) && p.l.giveUpReserve() {
+		err = write()
+	}
+	return err
 }
 
 // markDirty tells the head that entries follow. It is durable before the session's first batch is written.

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
@@ -794,6 +796,9 @@ func (l *Log) coveredOffset(size uint64) int64 {
 // cutTail moves an incomplete batch aside, whole and durable, before it is cut. Anything that cannot be one stays.
 func (l *Log) cutTail(head *identity.Head) error {
 	t := l.tail
+	if t.Length == 0 && !head.Clean {
+		return l.findOwed(head)
+	}
 	if t.Length == 0 {
 		return nil
 	}
@@ -811,7 +816,7 @@ func (l *Log) cutTail(head *identity.Head) error {
 		return fmt.Errorf("cut the incomplete batch: %w", err)
 	}
 	l.logger.Warn("an incomplete batch, never acknowledged, was moved aside", "bytes", t.Length, "file", name)
-	l.recovered = fmt.Appendf(nil, `{"type":"recovery","head":%d,"size":%d,"file":"%s","sha256":"%x","bytes":%d}`, head.Size, l.edge.size(), name, t.SHA256, t.Length)
+	l.owe(head, name, t.SHA256, t.Length)
 	return nil
 }
 
@@ -897,10 +902,66 @@ func (l *Log) afterRecovery() error {
 	if l.recovered == nil {
 		return nil
 	}
-	_, err := l.append(context.Background(), []Event{{Level: System, Message: "recovered: an incomplete batch, never acknowledged, was moved aside", Log: l.recovered}})
-	if errors.Is(err, ErrNoSpace) {
-		l.owed.Store(true) // the next append that finds room writes it first
+	l.owed.Store(true)
+	if err := l.writeOwed(); err != nil && !errors.Is(err, ErrNoSpace) {
+		return err
+	}
+	return nil // without room for it the next append that finds some writes it first
+}
+
+// writeOwed writes the control entry that recovery owes. While it cannot, nothing else is written either: the entry says
+// that the log had as many entries as its index.
+func (l *Log) writeOwed() error {
+	l.owedMu.Lock()
+	defer l.owedMu.Unlock()
+	if !l.owed.Load() {
 		return nil
 	}
-	return err
+	req, err := l.encode([]Event{{Level: System, Message: "recovered: an incomplete batch, never acknowledged, was moved aside", Log: l.recovered}})
+	if err != nil {
+		return err
+	}
+	if err := l.w.submit(context.Background(), req); err != nil {
+		return fmt.Errorf("name what recovery moved aside: %w", err)
+	}
+	l.owed.Store(false)
+	return nil
+}
+
+// findOwed looks for an incomplete batch that an earlier recovery moved aside and that no entry names, because a crash or
+// a full disk came between: it stood where the log ends now.
+func (l *Log) findOwed(head *identity.Head) error {
+	names, err := l.fs.ReadDir(l.path(quarantineDir))
+	if err != nil && !notExist(err) {
+		return err
+	}
+	for _, name := range names {
+		if !strings.HasPrefix(name, fmt.Sprintf("%d-", l.edge.offset)) {
+			continue
+		}
+		name = quarantineDir + "/" + name
+		data, err := vfs.ReadFile(l.fs, l.path(name), segment.MaxBatchBytes)
+		if err != nil {
+			return err
+		}
+		if name == quarantineFile(l.edge.offset, data) && mayBegin(data, l.edge.size()) {
+			l.owe(head, name, sha256.Sum256(data), int64(len(data)))
+		}
+	}
+	return nil
+}
+
+// mayBegin says whether the bytes of an incomplete batch can have begun at index. Where they are no entry at all, after a
+// power cut, they can: the same offset in an older segment is less likely.
+func mayBegin(data []byte, index uint64) bool {
+	const low = idOffset + len(ID{}) - 8 // the index's low 32 bits
+	if !bytes.HasPrefix(data, []byte(`{"id":"`)) || len(data) < low+8 {
+		return true
+	}
+	n, err := strconv.ParseUint(string(data[low:low+8]), 16, 32)
+	return err != nil || n == index&0xffffffff
+}
+
+func (l *Log) owe(head *identity.Head, name string, sum [sha256.Size]byte, length int64) {
+	l.recovered = fmt.Appendf(nil, `{"type":"recovery","head":%d,"size":%d,"file":"%s","sha256":"%x","bytes":%d}`, head.Size, l.edge.size(), name, sum, length)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"runtime"
 	"sync"
@@ -27,6 +28,11 @@ const maxPending = 4
 func (l *Log) Rotate(ctx context.Context) error {
 	if l.w == nil {
 		return l.refusal()
+	}
+	if l.sealer.waiting() >= maxPending { // sealing fails: what says why also tries again
+		if err := l.sealer.wait(ctx); err != nil {
+			return err
+		}
 	}
 	if err := l.w.call(ctx, l.w.rotate); err != nil {
 		return err
@@ -106,7 +112,7 @@ func (w *writer) rotate() error {
 	l.open = next
 	l.edge.offset = next.length
 	l.mu.Unlock()
-	w.next.offset = next.length
+	w.next.offset, w.retryAt = next.length, 0
 	l.sealer.poke()
 	return nil
 }
@@ -142,6 +148,11 @@ func (l *Log) writeNext(first uint64, at *edge) (*segmentFile, error) {
 // linkPending gives immutable.log its second name, durably. A failure leaves things as they were.
 func (l *Log) linkPending(name string) error {
 	err := l.fs.Link(l.path(openName), name)
+	if errors.Is(err, fs.ErrExist) { // an attempt before this one left it
+		if same, _ := l.sameFile(l.path(openName), name); same {
+			err = nil
+		}
+	}
 	if err == nil {
 		if err = errors.Join(l.fs.SyncDir(l.path(pendingDir)), l.fs.SyncDir(l.path())); err == nil {
 			return nil
@@ -357,8 +368,17 @@ func (l *Log) seal(ctx context.Context, s *segmentFile) error {
 	if err := l.fs.Remove(name); err != nil && !notExist(err) {
 		return err
 	}
-	return l.fs.SyncDir(l.path(pendingDir))
+	if err := l.fs.SyncDir(l.path(pendingDir)); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	s.leftover = false
+	l.mu.Unlock()
+	return nil
 }
+
+// waits says that the segment is still to be sealed, or that its pending file is still to be let go of.
+func (s *segmentFile) waits() bool { return s.kind == pending || s.leftover }
 
 func levelsOf(x *index.Index) (levels [NumLevels]uint64) {
 	for i := range x.Groups {

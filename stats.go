@@ -98,7 +98,7 @@ func (l *Log) statEnds(ctx context.Context, s *Stats, at *edge) error {
 	l.mu.RLock()
 	s.Segments = len(l.segments)
 	for _, seg := range l.segments {
-		if seg.kind == pending {
+		if seg.waits() {
 			s.Pending++
 		}
 	}
