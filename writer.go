@@ -3,6 +3,7 @@ package immutable
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -207,6 +208,7 @@ func (w *writer) settle(err error) {
 	w.flying = w.flying[1:]
 	w.l.putBuffer(b.bytes)
 	if err == nil {
+		w.gather(b)
 		return
 	}
 	later := w.flying
@@ -226,6 +228,23 @@ func (w *writer) settle(err error) {
 			continue
 		}
 		w.launch(b.reqs)
+	}
+}
+
+// gather lets the callers that b has just woken append again before the next batch is taken, so that all of them share
+// its sync rather than half of them. It yields the processor while their number grows; it never waits for time to pass.
+func (w *writer) gather(b *batch) {
+	const small = 4 << 10 // bytes a request, on average: larger ones take longer to encode than the disk should idle
+	if len(w.flying) > 0 || len(b.reqs) < 2 || len(b.bytes)/len(b.reqs) > small {
+		return
+	}
+	for n := -1; ; {
+		entries, _ := w.pool.waiting()
+		if entries <= n || entries >= len(b.reqs) {
+			return
+		}
+		n = entries
+		runtime.Gosched()
 	}
 }
 
