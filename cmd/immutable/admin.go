@@ -11,8 +11,8 @@ import (
 
 const initUsage = `immutable init --origin NAME
 
-Makes a new log and prints its verifier key. Other commands that write make a log too, with a name of host and random digits; init is
-for a name of your choice: a URL without https://, that no other log has.
+Makes a new log and prints its verifier key. Other commands that write make a log too, with a name of host and random digits;
+init is for a name of your choice: a URL without https://, that no other log has.
 
   immutable init --origin example.com/audit --dir /var/log/audit
 
@@ -185,6 +185,10 @@ func setupAdopt(c *call) func() error {
 			c.dir = c.args[0]
 		}
 		a, err := immutable.Adopt(c.ctx, c.dir, &immutable.Config{StateDir: c.stateDir})
+		var refused *immutable.RefusedError
+		if errors.As(err, &refused) {
+			return &noError{err}
+		}
 		if err != nil {
 			return err
 		}

@@ -38,8 +38,8 @@ func setupBench(c *call) func() error {
 		if err := c.arguments(0, 0, "no arguments"); err != nil {
 			return err
 		}
-		if b.entries < 4*benchBatch || b.singles < benchMany || b.syncs < 10 {
-			return c.usagef("--entries is at least %d, --singles %d, --syncs 10", 4*benchBatch, benchMany)
+		if b.entries%benchBatch != 0 || b.entries < 4*benchBatch || b.singles < benchMany || b.syncs < 10 {
+			return c.usagef("--entries is a multiple of %d and at least %d, --singles at least %d, --syncs 10", benchBatch, 4*benchBatch, benchMany)
 		}
 		return b.run()
 	}
@@ -116,15 +116,16 @@ func (b *bench) batches() error {
 	if err != nil {
 		return err
 	}
+	// The events are made before; an append leaves them as they are, so that some serve again.
+	events := make([]immutable.Event, min(b.entries, 32*benchBatch))
+	for i := range events {
+		events[i] = benchEvent(i)
+	}
 	start := time.Now()
 	err = inParallel(benchWriters, func(w int) error {
 		for i := w * benchBatch; i < b.entries; i += benchWriters * benchBatch {
-			n := min(benchBatch, b.entries-i)
-			events := make([]immutable.Event, n)
-			for j := range events {
-				events[j] = benchEvent(i + j)
-			}
-			if _, err := l.Append(b.c.ctx, events...); err != nil {
+			from := i % len(events)
+			if _, err := l.Append(b.c.ctx, events[from:from+benchBatch]...); err != nil {
 				return err
 			}
 		}

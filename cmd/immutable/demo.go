@@ -200,7 +200,8 @@ func (d *demo) attacks() error {
 		}
 		r := demoResult{Attack: a.name, Verdict: string(rep.Verdict), Caught: rep.Verdict == immutable.Refuted, How: "not caught"}
 		if r.Caught {
-			r.How = brief(&rep.Findings[0])
+			f := &rep.Findings[0]
+			r.How = place(f) + ": " + f.What
 		}
 		d.results = append(d.results, r)
 		colour := green
@@ -211,18 +212,6 @@ func (d *demo) attacks() error {
 		d.say("  %s\n", paint(dim, "         "+r.How))
 	}
 	return nil
-}
-
-// brief is a finding in a line.
-func brief(f *immutable.Finding) string {
-	at := f.File
-	if f.Offset >= 0 {
-		at += fmt.Sprintf(", offset %d", f.Offset)
-	}
-	if f.Index >= 0 {
-		at += fmt.Sprintf(", entry %d", f.Index)
-	}
-	return at + ": " + f.What
 }
 
 func (d *demo) conclude(keep bool) error {

@@ -19,9 +19,9 @@ import (
 
 const importUsage = `immutable import FILE
 
-Appends the entries of another log, oldest first. Level, message, metadata, host name, pid, eventTime, traceId and spanId stay; the old
-timestamp becomes eventTime where there is none; the old id makes the idempotency key "import:<id>", so that an import that
-was interrupted can be repeated within 24 hours. What control entries recorded is left out, and they are counted.
+Appends the entries of another log, oldest first. Level, message, metadata, host name, pid, eventTime, traceId and spanId stay;
+the old timestamp becomes eventTime where there is none; the old id makes the idempotency key "import:<id>", so that an import
+that was interrupted can be repeated within 24 hours. What control entries recorded is left out, and they are counted.
 
   jsonl       what ` + "`immutable export`" + ` or ` + "`immutable read --json`" + ` prints; - is standard input
   log         the earlier system's immutable.log

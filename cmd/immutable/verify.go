@@ -231,20 +231,45 @@ func (c *call) report(r *immutable.Report) error {
 	c.out.printf("log %s (%s), %s entries in %s, %s read in %s\n", r.Origin, signed, count(r.Size), plural(r.Segments, "segment"), size(r.Bytes), r.Duration.Round(time.Millisecond))
 	c.out.printf("root %s\n", r.Root.Base64())
 	for _, f := range r.Findings {
-		c.finding("  "+red, "✗", f)
+		c.finding(red, "✗", f)
 	}
 	if r.Omitted > 0 {
 		c.out.printf("  and %s more\n", count(r.Omitted))
 	}
 	for _, f := range r.Notes {
-		c.finding("  "+yellow, "·", f)
+		c.finding(yellow, "·", f)
 	}
 	c.basis(r)
 	return nil
 }
 
 func (c *call) finding(colour, mark string, f immutable.Finding) {
-	c.out.printf("  %s %s\n", paint(strings.TrimSpace(colour), mark), f.String())
+	c.out.printf("  %s %s: %s\n", paint(colour, mark), place(&f), f.What)
+	if f.Got != "" || f.Want != "" {
+		c.out.printf("      found     %s\n      expected  %s\n", nothing(f.Got), nothing(f.Want))
+	}
+	if f.Hint != "" {
+		c.out.printf("%s\n", paint(dim, "      "+f.Hint))
+	}
+}
+
+// place is where a finding is.
+func place(f *immutable.Finding) string {
+	s := f.File
+	if f.Offset >= 0 {
+		s += fmt.Sprintf(", offset %d", f.Offset)
+	}
+	if f.Index >= 0 {
+		s += fmt.Sprintf(", entry %d", f.Index)
+	}
+	return s
+}
+
+func nothing(s string) string {
+	if s == "" {
+		return "nothing"
+	}
+	return s
 }
 
 // basis says what the answer stands on, and what it cannot show.
