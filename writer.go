@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
@@ -32,7 +33,9 @@ type writer struct {
 	pool    *pool
 	session uint64 // 42 random bits in the ids of this session
 
-	next    edge // after the last batch that was sequenced
+	next    edge   // after the last batch that was sequenced
+	ends    []int  // of the lines of the batch that is sequenced, after their newlines
+	leaves  []Hash // of the same lines
 	failed  error
 	retryAt int64 // after a rotation that failed: the length of immutable.log at which it is tried again
 
@@ -136,46 +139,97 @@ func (w *writer) drainable() bool {
 // sequence gives the requests' entries their indexes, times and hashes. It touches nothing but memory, and w.next.
 func (w *writer) sequence(reqs []*request) *batch {
 	b := &batch{reqs: reqs, epoch: w.epoch, before: w.next}
-	need := 256
+	entries, need := 0, 256
 	for _, r := range reqs {
-		need += len(r.lines)
+		entries, need = entries+len(r.ends), need+len(r.lines)
 	}
 	b.bytes = w.l.getBuffer(need)
+	w.ends = slices.Grow(w.ends[:0], entries)
 	at := &w.next
-	tail := append(make([]Hash, 0, tree.GroupSize), at.tail...)
-	now := w.timestamp(reqs[0].clock)
+	first, now := at.size(), w.timestamp(reqs[0].clock)
 	for _, r := range reqs {
-		r.receipts = make([]Receipt, len(r.ends))
 		from := int32(0)
-		for i, end := range r.ends {
-			line := r.lines[from : end-1]
+		for _, end := range r.ends {
+			entry.Patch(r.lines[from:end-1], first+uint64(len(w.ends)), now, w.session)
 			from = end
-			index := at.size()
-			if index%tree.GroupSize == 0 {
-				b.starts = append(b.starts, at.offset+int64(len(b.bytes)))
-				tail = tail[:0]
+			w.ends = append(w.ends, len(b.bytes)+int(end))
+			if index := first + uint64(len(w.ends)) - 1; index%tree.GroupSize == 0 {
+				b.starts = append(b.starts, at.offset+int64(w.lineStart(len(w.ends)-1)))
 			}
-			entry.Patch(line, index, now, w.session)
-			b.bytes = append(append(b.bytes, line...), '\n')
-			leaf := leafHashAt(b.bytes, len(b.bytes)-1-len(line), len(line))
-			at.chain = proof.ChainHash(at.chain, leaf)
-			at.frontier.Append(leaf)
-			tail = append(tail, leaf)
-			if len(tail) == tree.GroupSize {
-				b.groups = append(b.groups, groupEnd{at.frontier.LastGroup(), at.chain})
-			}
-			b.levels[r.levels[i]]++
-			r.receipts[i] = Receipt{Index: index, ID: ID(line[idOffset : idOffset+len(ID{})]), Hash: at.chain, Leaf: leaf, Timestamp: timeOf(now)}
 		}
+		b.bytes = append(b.bytes, r.lines...)
 	}
-	if len(tail) == tree.GroupSize {
-		tail = nil
-	}
-	b.bytes = segment.AppendCommit(b.bytes, b.before.size(), at.size(), at.chain, at.frontier.Root())
-	at.tail, at.time = tail, now
+	w.link(b, now)
+	b.bytes = segment.AppendCommit(b.bytes, first, at.size(), at.chain, at.frontier.Root())
+	at.time = now
 	at.offset += int64(len(b.bytes))
 	b.after = *at
 	return b
+}
+
+// lineStart is where the i-th line of the batch that is sequenced begins in its bytes.
+func (w *writer) lineStart(i int) int {
+	if i == 0 {
+		return 0
+	}
+	return w.ends[i-1]
+}
+
+// link hashes the batch's lines into chain and tree and writes the receipts. The leaf hashes of a large batch are computed
+// by a second goroutine, a little ahead of the chain, which has to go in order.
+func (w *writer) link(b *batch, now int64) {
+	w.leaves = slices.Grow(w.leaves[:0], len(w.ends))[:len(w.ends)]
+	ready := w.hashLeaves(b.bytes)
+	at := &w.next
+	tail := append(make([]Hash, 0, tree.GroupSize), at.tail...)
+	i, known := 0, 0
+	for _, r := range b.reqs {
+		r.receipts = make([]Receipt, len(r.ends))
+		for k := range r.receipts {
+			if i == known {
+				known = <-ready
+			}
+			leaf, index := w.leaves[i], at.size()
+			at.chain = proof.ChainHash(at.chain, leaf)
+			at.frontier.Append(leaf)
+			if tail = append(tail, leaf); len(tail) == tree.GroupSize {
+				b.groups = append(b.groups, groupEnd{at.frontier.LastGroup(), at.chain})
+				tail = tail[:0]
+			}
+			b.levels[r.levels[k]]++
+			id := w.lineStart(i) + idOffset
+			r.receipts[k] = Receipt{Index: index, ID: ID(b.bytes[id : id+len(ID{})]), Hash: at.chain, Leaf: leaf, Timestamp: timeOf(now)}
+			i++
+		}
+	}
+	if at.tail = tail; len(tail) == 0 {
+		at.tail = nil
+	}
+}
+
+// hashAhead is how many leaves are hashed between two reports; batches with fewer than two of these are not worth a
+// second goroutine.
+const hashAhead = 256
+
+// hashLeaves fills w.leaves and reports, on the channel it returns, how many of them are there.
+func (w *writer) hashLeaves(buf []byte) <-chan int {
+	n := len(w.ends)
+	ready := make(chan int, n/hashAhead+1)
+	hash := func() {
+		for i := range w.ends {
+			from := w.lineStart(i)
+			w.leaves[i] = leafHashAt(buf, from, w.ends[i]-1-from)
+			if (i+1)%hashAhead == 0 || i+1 == n {
+				ready <- i + 1
+			}
+		}
+	}
+	if n < 2*hashAhead {
+		hash()
+	} else {
+		go hash()
+	}
+	return ready
 }
 
 // idOffset is where a line's id stands: after `{"id":"`.
