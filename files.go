@@ -2,10 +2,12 @@ package immutable
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sort"
 	"sync"
@@ -115,32 +117,40 @@ func (l *Log) layout() ([]*segmentFile, error) {
 		}
 	}
 	f, err := l.openLogFile()
+	if notExist(err) {
+		return inOrder(byFirst), &CorruptError{File: openName, What: "it is missing"}
+	}
 	if err != nil {
 		return nil, err
 	}
 	s, err := newRawSegment(f, open)
 	if err != nil {
 		_ = f.Close()
-		return nil, corrupt(openName, err)
+		return inOrder(byFirst), corrupt(openName, err)
 	}
 	if info, err := l.fs.Stat(l.path(openName)); err == nil {
 		s.inode = info.Inode
 	}
-	list := make([]*segmentFile, 0, len(byFirst)+1)
-	for _, o := range byFirst {
-		if o.first < s.first {
-			list = append(list, o)
+	for first := range byFirst {
+		if first >= s.first {
+			delete(byFirst, first)
 		}
 	}
-	sort.Slice(list, func(i, j int) bool { return list[i].first < list[j].first })
-	list = append(list, s)
-	for i := range list[:len(list)-1] {
-		list[i].end = list[i+1].first
-	}
+	byFirst[s.first] = s
+	list := inOrder(byFirst)
 	if list[0].first != 0 {
 		return list, &CorruptError{File: segmentPath(list[0]), What: "the log's first segment is missing", Got: fmt.Sprintf("first entry %d", list[0].first), Want: "0"}
 	}
 	return list, nil
+}
+
+// inOrder sorts segments; each ends where the next begins, and the last has no end.
+func inOrder(byFirst map[uint64]*segmentFile) []*segmentFile {
+	list := slices.SortedFunc(maps.Values(byFirst), func(a, b *segmentFile) int { return cmp.Compare(a.first, b.first) })
+	for i := 1; i < len(list); i++ {
+		list[i-1].end = list[i].first
+	}
+	return list
 }
 
 func (l *Log) openLogFile() (vfs.File, error) {
@@ -152,7 +162,10 @@ func (l *Log) openLogFile() (vfs.File, error) {
 		return nil, err
 	}
 	f, err := l.fs.OpenRW(l.path(openName))
-	return f, errors.Join(err, l.fs.Chmod(l.path(openName), 0o444))
+	if err = errors.Join(err, l.fs.Chmod(l.path(openName), 0o444)); err != nil && f != nil {
+		_ = f.Close()
+	}
+	return f, err
 }
 
 func newRawSegment(f vfs.File, kind segmentKind) (*segmentFile, error) {

@@ -91,9 +91,22 @@ func (l *Log) readBefore(damage error) error {
 		return damage
 	}
 	l.damage = damage
+	if l.store == nil {
+		var err error
+		if l.store, err = tree.OpenStore(l.fs, l.dir); err != nil {
+			return err
+		}
+	}
 	n := 0
 	for n < len(l.segments) && l.segments[n].kind == archived && segmentPath(l.segments[n]) != c.File {
 		n++
+	}
+	if n > 0 && l.segments[n-1].end == 0 { // where the next one begins is unknown: it is what is damaged
+		if a, err := l.readArchive(segmentPath(l.segments[n-1])); err == nil {
+			l.segments[n-1].end = a.End()
+		} else {
+			n--
+		}
 	}
 	kept := l.segments[:n]
 	for _, s := range l.segments[n:] {
