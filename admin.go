@@ -41,7 +41,7 @@ func (l *Log) ResetClock(ctx context.Context) (r Receipt, wrote bool, err error)
 // admitReset puts a clock entry before everything that waits, in the writer, between two batches: the entry names the
 // timestamp of the one before it, so none may come between. It returns nil where the clock is not behind.
 func (l *Log) admitReset() (*request, error) {
-	last, now := l.w.next.time, min(max(l.cfg.now().UnixNano(), 0), entry.MaxTime)
+	last, now := l.w.next.time, l.unixNano()
 	if now >= last {
 		return nil, nil
 	}

@@ -285,5 +285,8 @@ func hostname(configured string) (string, error) {
 	return name, nil
 }
 
+// unixNano is the clock's time within the range that the format has.
+func (l *Log) unixNano() int64 { return min(max(clampNano(l.cfg.now()), 0), entry.MaxTime) }
+
 // timeOf is the time of an entry as callers see it.
 func timeOf(unixNano int64) time.Time { return time.Unix(0, unixNano).UTC() }

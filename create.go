@@ -20,7 +20,7 @@ func (l *Log) create() error {
 	if err := l.checkEmpty(); err != nil {
 		return err
 	}
-	l.id = &identity.Log{Origin: l.cfg.Origin, Created: l.cfg.now().UnixNano()}
+	l.id = &identity.Log{Origin: l.cfg.Origin, Created: l.unixNano()}
 	if l.id.Origin == "" {
 		l.id.Origin = l.newOrigin()
 	}

@@ -113,7 +113,9 @@ func (x *tampered) open(t *testing.T, d *vfstest.Disk, name string) error {
 
 type alteredError struct{ got, want Entry }
 
-func (e *alteredError) Error() string { return fmt.Sprintf("got altered entry %+v, want %+v", e.got, e.want) }
+func (e *alteredError) Error() string {
+	return fmt.Sprintf("got altered entry %+v, want %+v", e.got, e.want)
+}
 
 // read reads all entries, forwards, backwards and some by index. Of a log that was killed the last batch may be missing.
 func (x *tampered) read(l *Log) error {

@@ -242,9 +242,10 @@ func (w *writer) timestamp(reset int64) int64 {
 		w.l.clockHeld.Store(0)
 		return reset
 	}
-	now := min(max(w.l.cfg.now().UnixNano(), 0), entry.MaxTime)
+	now := w.l.unixNano()
 	if now >= w.next.time {
 		w.heldSince = time.Time{}
+		w.l.clockHeld.Store(0)
 		return now
 	}
 	if w.heldSince.IsZero() {
