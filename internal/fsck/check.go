@@ -340,8 +340,10 @@ func (c *check) pin(own []proof.Key) {
 			continue
 		}
 		if !hasKey(own, k) {
-			c.find(Finding{File: identity.LogName, Offset: -1, Index: -1, What: "does not name the pinned key", Got: strings.Join(c.rep.VKeys, " "), Want: k.String(),
-				Hint: "the directory is of another log, or was replaced together with its key"})
+			c.find(Finding{
+				File: identity.LogName, Offset: -1, Index: -1, What: "does not name the pinned key", Got: strings.Join(c.rep.VKeys, " "), Want: k.String(),
+				Hint: "the directory is of another log, or was replaced together with its key",
+			})
 			continue
 		}
 		if !hasKey(c.pinned, k) {
@@ -413,8 +415,10 @@ func (c *check) checkHeadIdentity(h *identity.Head, at Finding) {
 	}
 	info, err := c.o.FS.Stat(c.path(identity.LogName))
 	if err == nil && h.Inode != 0 && info.Inode != h.Inode {
-		c.note(Finding{File: identity.LogName, Offset: -1, Index: -1, What: "has another inode than the head says: the directory is a copy", Got: strconv.FormatUint(info.Inode, 10), Want: strconv.FormatUint(h.Inode, 10),
-			Hint: "it stays read-only on this host until `immutable adopt`"})
+		c.note(Finding{
+			File: identity.LogName, Offset: -1, Index: -1, What: "has another inode than the head says: the directory is a copy", Got: strconv.FormatUint(info.Inode, 10), Want: strconv.FormatUint(h.Inode, 10),
+			Hint: "it stays read-only on this host until `immutable adopt`",
+		})
 	}
 }
 
@@ -432,8 +436,10 @@ func (c *check) finishHead(j *joiner) {
 		at(historyName, "is shorter than the head says", fmt.Sprintf("%d bytes", length), fmt.Sprintf("at least %d", h.Kept))
 	}
 	if c.latest != nil && c.latestAt.Size > h.Size {
-		c.find(Finding{File: latestName, Offset: -1, Index: -1, What: "is newer than the highest that this host ever signed", Got: fmt.Sprint(c.latestAt.Size), Want: fmt.Sprintf("at most %d", h.Size),
-			Hint: "the head was replaced by an older copy, or the key is in use elsewhere"})
+		c.find(Finding{
+			File: latestName, Offset: -1, Index: -1, What: "is newer than the highest that this host ever signed", Got: fmt.Sprint(c.latestAt.Size), Want: fmt.Sprintf("at most %d", h.Size),
+			Hint: "the head was replaced by an older copy, or the key is in use elsewhere",
+		})
 	}
 	if !h.Clean {
 		return

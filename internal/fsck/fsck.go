@@ -220,8 +220,10 @@ func settle(ctx context.Context, o *Options) (*Report, error) {
 		if attempt == maxAttempts {
 			c.keep(func(Finding) bool { return false })
 			c.unreadable++
-			c.note(Finding{File: ".", Offset: -1, Index: -1, What: fmt.Sprintf("the directory changed during each of %d checks, and each found something else", attempt),
-				Hint: "verify a copy, or stop the writer and verify again"})
+			c.note(Finding{
+				File: ".", Offset: -1, Index: -1, What: fmt.Sprintf("the directory changed during each of %d checks, and each found something else", attempt),
+				Hint: "verify a copy, or stop the writer and verify again",
+			})
 			c.decide(changed)
 			return c.rep, nil
 		}

@@ -185,10 +185,18 @@ func TestRenamedFilesAreRefuted(t *testing.T) {
 		{"index/00000000000000000000.idx", "index/00000000000000000256.idx"},
 		{"index/00000000000000000000.seal", "index/00000000000000000512.seal"},
 		{"index/00000000000000000000.seal", "index/x"},
-		{"tree/1", "tree/2"}, {"tree/1", "tree/01"}, {"tree/1", "chain"}, {"chain", "tree/1"}, {"tree/1", "tree/8"},
-		{"checkpoint", "checkpoints"}, {"checkpoints", "checkpoint"}, {"immutable.log", "immutable.log.1"},
-		{"immutable.log", "pending/00000000000000000768.jsonl"}, {"pending/00000000000000000512.jsonl", "immutable.log"},
-		{"log.json", "log"}, {"archive/00000000000000000000.jsonl.zst", "archive.zst"},
+		{"tree/1", "tree/2"},
+		{"tree/1", "tree/01"},
+		{"tree/1", "chain"},
+		{"chain", "tree/1"},
+		{"tree/1", "tree/8"},
+		{"checkpoint", "checkpoints"},
+		{"checkpoints", "checkpoint"},
+		{"immutable.log", "immutable.log.1"},
+		{"immutable.log", "pending/00000000000000000768.jsonl"},
+		{"pending/00000000000000000512.jsonl", "immutable.log"},
+		{"log.json", "log"},
+		{"archive/00000000000000000000.jsonl.zst", "archive.zst"},
 	} {
 		c := b.clone()
 		c.files[move[1]] = c.files[move[0]]

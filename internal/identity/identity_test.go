@@ -26,9 +26,11 @@ func TestRecordsHaveOneEncoding(t *testing.T) {
 		t.Fatalf("ParseHead(%s) = %+v, %v", head, got, err)
 	}
 	spoil := func(s string) []string {
-		return []string{"", s[:len(s)-1], s + "\n", s + "{}", " " + s, strings.Replace(s, `"origin"`, `"Origin"`, 1),
+		return []string{
+			"", s[:len(s)-1], s + "\n", s + "{}", " " + s, strings.Replace(s, `"origin"`, `"Origin"`, 1),
 			strings.Replace(s, `,`, `, `, 1), strings.Replace(s, `}`, `,"x":1}`, 1), strings.Replace(s, "example", "ex\\u0061mple", 1),
-			strings.Replace(s, "example.com/log", "a b", 1), strings.Replace(s, `{`, `{"size":1,`, 1)}
+			strings.Replace(s, "example.com/log", "a b", 1), strings.Replace(s, `{`, `{"size":1,`, 1),
+		}
 	}
 	for _, s := range spoil(string(log)) {
 		if l, err := ParseLog([]byte(s)); err == nil {

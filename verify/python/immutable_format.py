@@ -498,12 +498,23 @@ def check_control(log, level, index):
             raise Refuse("recovery entry's file", log["file"], "quarantine/<offset>-<sha256>")
         if not 1 <= int(log["bytes"]) <= MAX_BATCH:
             raise Refuse("recovery entry's bytes", log["bytes"], f"1 to {MAX_BATCH}")
-    if kind in ("continue", "import") and index != 0:
-        raise Refuse(f"{kind} entry is not the first", index, "index 0")
     if kind == "continue":
-        unbase64(log["root"], 32)
+        check_continue(log)
     if kind == "import" and log["format"] != "blockchain":
         raise Refuse("import entry's format", log["format"], "blockchain")
+
+
+def check_continue(log):
+    """The checkpoint is of the state that the entry names, or of an earlier one."""
+    root = unbase64(log["root"], 32)
+    if log["verdict"] not in ("refuted", "unknown", "proven", "consistent"):
+        raise Refuse("continue entry's verdict", log["verdict"], "refuted, unknown, proven or consistent")
+    lines = log["checkpoint"].partition("\n\n")[0].split("\n")
+    if len(lines) != 3 or "\n\n" not in log["checkpoint"] or not re.fullmatch(DECIMAL, lines[1]):
+        raise Refuse("continue entry's checkpoint", log["checkpoint"], "a note")
+    size = int(lines[1])
+    if lines[0] != log["origin"] or size > int(log["size"]) or (unbase64(lines[2], 32) != root and size == int(log["size"])):
+        raise Refuse("continue entry's checkpoint", " ".join(lines), f"{log['origin']} {log['size']} {log['root']}, or an earlier state")
 
 
 def is_hex(text):

@@ -428,12 +428,12 @@ class TestEntry(unittest.TestCase):
         sha = "ab" * 32
         log('{"type":"something","else":[1]}')
         log(f'{{"type":"recovery","head":4,"size":5,"file":"quarantine/9-{sha}","sha256":"{sha}","bytes":9}}')
-        log('{"type":"import","format":"blockchain","blocks":3,"head":"x","broken":0}', 0)
+        log('{"type":"import","format":"blockchain","blocks":3,"head":"x","broken":0}')
         for text in (f'{{"type":"recovery","head":6,"size":5,"file":"quarantine/9-{sha}","sha256":"{sha}","bytes":9}}',
                      f'{{"type":"recovery","head":4,"size":4,"file":"quarantine/9-{sha}","sha256":"{sha}","bytes":9}}',
                      f'{{"type":"recovery","head":4,"size":5,"file":"../9-{sha}","sha256":"{sha}","bytes":9}}',
                      f'{{"type":"recovery","head":4,"size":5.0,"file":"quarantine/9-{sha}","sha256":"{sha}","bytes":9}}',
-                     '{"type":"import","format":"blockchain","blocks":3,"head":"x","broken":0}', '{"type":"clock","now":"","was":""}',
+                     '{"type":"import","format":"blockchain","blocks":03,"head":"x","broken":0}', '{"type":"clock","now":"","was":""}',
                      '{"type":"clock","was":""}', '{"type":"clock","was":"","now":"","x":1}'):
             with self.assertRaises(f.Refuse, msg=text):
                 log(text)
