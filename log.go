@@ -92,8 +92,7 @@ type Log struct {
 	archivesMu sync.Mutex
 	archives   []*segmentFile // whose archive is open, longest first
 
-	refreshMu sync.Mutex    // read-only: one follower of the files at a time; guards retired
-	retired   []*tree.Store // of before the last rotations
+	refreshMu sync.Mutex // read-only: one follower of the files at a time
 }
 
 // DefaultStateDir is where a host keeps the heads and keys of its logs: $XDG_STATE_HOME/immutable or
@@ -288,9 +287,6 @@ func (l *Log) release() error {
 	l.mu.Unlock()
 	if l.store != nil {
 		errs = append(errs, l.store.Close())
-	}
-	for _, st := range l.retired {
-		errs = append(errs, st.Close())
 	}
 	for _, lock := range l.locks {
 		errs = append(errs, lock.Close())

@@ -87,10 +87,11 @@ func (l *Log) committed() (edge, error) {
 
 // readableEnd is the damage behind the last readable entry of a log that was opened read-only in spite of it.
 func (l *Log) readableEnd(q *Query) error {
-	if l.damage == nil || q.Limit > 0 {
+	damage := l.damaged()
+	if damage == nil || q.Limit > 0 {
 		return nil
 	}
-	return fmt.Errorf("entries after these cannot be read: %w", l.damage)
+	return fmt.Errorf("entries after these cannot be read: %w", damage)
 }
 
 // scan calls visit for the entries of the state at that q selects, until it returns false.

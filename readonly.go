@@ -145,7 +145,7 @@ func (l *Log) readCheckpoint() ([]byte, error) {
 // refresh follows the writer in another process: the batches it has added to the open segment, and its rotations. In the
 // writer's own process there is nothing to do.
 func (l *Log) refresh() error {
-	if l.w != nil || l.damage != nil {
+	if l.w != nil || l.damaged() != nil {
 		return nil
 	}
 	l.refreshMu.Lock()
@@ -198,9 +198,17 @@ func (l *Log) stillOpen(s *segmentFile) (bool, error) {
 
 // follow takes in the batches that were added to the open segment.
 func (l *Log) follow(s *segmentFile, at edge, length int64) error {
+	before, groups, levels := len(s.starts), at.size()/tree.GroupSize, s.levels
 	r := rawLoader{l: l, s: s, at: &at, chain: at.chain, leaves: append([]Hash(nil), at.tail...), live: true}
 	f := at.frontier
 	if _, err := segment.Scan(context.Background(), s.file, at.offset, length, at.chain, &f, r.visit); err != nil {
+		l.mu.Lock()
+		s.starts, s.levels = s.starts[:before:before], levels
+		l.mu.Unlock()
+		l.store.Cut(groups)
+		if now, sizeErr := s.file.Size(); sizeErr == nil && now < length {
+			return nil // the writer took back a batch that did not fit the disk
+		}
 		return fmt.Errorf("%s: %w", openName, err)
 	}
 	if f.Size() == l.edge.size() {
@@ -235,18 +243,40 @@ func (l *Log) followRotation() error {
 			}, fresh.release())
 		}
 	}
+	if err := l.learnTree(fresh.store); err != nil {
+		return errors.Join(err, fresh.release())
+	}
 	l.mu.Lock()
-	old, oldStore := l.segments, l.store
-	l.segments, l.open, l.store, l.view, l.damage = fresh.segments, fresh.open, fresh.store, nil, fresh.damage
+	old := l.segments
+	l.segments, l.open, l.view, l.damage = fresh.segments, fresh.open, nil, fresh.damage
 	l.advance(fresh.edge)
 	l.mu.Unlock()
 	for _, s := range old {
 		s.close()
 	}
-	// Readers may still be at the one before: it is closed two rotations later.
-	if l.retired = append(l.retired, oldStore); len(l.retired) > 2 {
-		_ = l.retired[0].Close() // it was only read
-		l.retired = l.retired[1:]
+	return fresh.store.Close()
+}
+
+// learnTree takes over the groups that another view of the same log has, so that readers keep the store they are using.
+// It costs 64 bytes of memory a group.
+func (l *Log) learnTree(from *tree.Store) error {
+	for k := l.store.Groups(); k < from.Groups(); k++ {
+		root, err := from.Group(k)
+		if err != nil {
+			return err
+		}
+		chain, err := from.Chain(k)
+		if err != nil {
+			return err
+		}
+		l.store.Append(root, chain)
 	}
 	return nil
+}
+
+// damaged is what ends the readable part of a log that is open read-only.
+func (l *Log) damaged() error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.damage
 }

@@ -69,8 +69,8 @@ func (l *Log) Stats(ctx context.Context) (*Stats, error) {
 		Root: at.frontier.Root().Base64(), Chain: at.chain.String(), OpenSize: at.offset, RotateSize: l.cfg.RotateSize, Writable: l.w != nil,
 		ClockHeldSeconds: time.Duration(l.clockHeld.Load()).Seconds(), LastSyncSeconds: time.Duration(l.lastSync.Load()).Seconds(),
 	}
-	if l.damage != nil {
-		s.Damage = l.damage.Error()
+	if damage := l.damaged(); damage != nil {
+		s.Damage = damage.Error()
 	}
 	levels, err := l.countLevels(ctx, &at)
 	if err != nil {

@@ -60,10 +60,10 @@ func (x *tampered) files(t *testing.T) []string {
 	return names
 }
 
-// mayDiffer says that a change of the file need not stop Open or a read: it is derived from the entries, and Verify
-// finds it; or Open has no need to look at all of it.
+// mayDiffer says that a change of the file need not stop Open or a read, though Verify finds it: it is derived from the
+// entries; or Open has no need to look at all of it; or other compressed bytes decode to the same lines.
 func mayDiffer(name string) bool {
-	return strings.Contains(name, "/index/") || strings.Contains(name, "/tree/") || name == diskDir+"/chain" || name == diskDir+"/"+checkpointsName
+	return strings.Contains(name, "/archive/") || strings.Contains(name, "/index/") || strings.Contains(name, "/tree/") || name == diskDir+"/chain" || name == diskDir+"/"+checkpointsName
 }
 
 // open opens a damaged copy for writing and reads all of it. No entry may come back altered; and either an error says
@@ -205,7 +205,7 @@ func TestFlippedByteNeverYieldsAnotherEntry(t *testing.T) {
 		for _, name := range x.files(t) {
 			data, err := x.d.ReadFileRaw(name)
 			must(t, err)
-			sample(rng, len(data), 40, func(i int) {
+			sample(rng, len(data), 12, func(i int) {
 				flipped := bytes.Clone(data)
 				flipped[i] ^= 1 << rng.IntN(8)
 				d := x.d.Clone()
@@ -226,7 +226,7 @@ func TestTruncatedFileNeverYieldsAnotherEntry(t *testing.T) {
 		for _, name := range x.files(t) {
 			data, err := x.d.ReadFileRaw(name)
 			must(t, err)
-			sample(rng, len(data), 15, func(i int) {
+			sample(rng, len(data), 5, func(i int) {
 				d := x.d.Clone()
 				must(t, d.WriteFileRaw(name, data[:i]))
 				if err := x.open(t, d, name); err != nil {
@@ -278,7 +278,7 @@ func TestDamagedLogIsReadableAsFarAsItGoes(t *testing.T) {
 	for _, name := range x.files(t) {
 		data, err := x.d.ReadFileRaw(name)
 		must(t, err)
-		sample(rng, len(data)+100, 50, func(i int) {
+		sample(rng, len(data)+100, 15, func(i int) {
 			i -= 100
 			flipped := bytes.Clone(data)
 			switch {
@@ -301,7 +301,7 @@ func TestDamagedLogIsReadableAsFarAsItGoes(t *testing.T) {
 					t.Errorf("%s, byte %d: the sealed entries are not readable: size %d, %v", name, i, l.Size(), err)
 				}
 				must(t, l.Close())
-			} else if strings.HasPrefix(name, diskState) || mayDiffer(name) {
+			} else if strings.HasPrefix(name, diskState) || strings.HasPrefix(name, diskDir+"/tree") || strings.Contains(name, "/index/") || name == diskDir+"/chain" {
 				t.Errorf("%s, byte %d: not readable: %v", name, i, err)
 			}
 			var altered *alteredError
