@@ -178,7 +178,7 @@ func Open(dir string, config *Config) (*Log, error) {
 	}
 	l := &Log{cfg: cfg, fs: cfg.fs, dir: dir, hostname: name, pid: cfg.pid, logger: cfg.Logger, changed: make(chan struct{})}
 	if err := l.openDir(); err != nil {
-		l.release()
+		_ = l.release() // err is why
 		return nil, err
 	}
 	return l, nil

@@ -269,7 +269,7 @@ func (w *writer) settle(err error) {
 	later := w.flying
 	w.flying = nil
 	for range later {
-		<-w.landed // each is errSkipped
+		_ = <-w.landed // errSkipped, each
 	}
 	w.epoch++
 	w.next = b.before

@@ -422,7 +422,7 @@ func differs(file vfs.File, size int64, want []byte) (at int64, got, expected st
 	for off := int64(0); off < min(size, int64(len(want))); {
 		n := int(min(int64(len(buf)), size-off, int64(len(want))-off))
 		if m, err := file.ReadAt(buf[:n], off); m < n {
-			if err == nil || err == io.EOF {
+			if err == nil || errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			return 0, "", "", err

@@ -53,7 +53,7 @@ func (h *hashFile) at(k uint64) (proof.Hash, bool, error) {
 		}
 		h.window, h.from = h.window[:n], off
 		if m, err := h.file.ReadAt(h.window, off); int64(m) < n {
-			if err == nil || err == io.EOF {
+			if err == nil || errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			h.window = h.window[:0]
@@ -96,10 +96,11 @@ func (a *arrays) close() {
 	}
 }
 
-// need is how many hashes of a level the newest checkpoint asks for.
+// need is how many hashes of a level were durable before something was signed. Of the history it counts the notes up to the
+// next one that lies ahead of the joiner.
 func (a *arrays) need(l int) uint64 {
-	size := a.c.latestAt.Size
-	if h := a.c.head; h != nil && h.Clean {
+	size := max(a.c.latestAt.Size, a.c.history.lastSize)
+	if h := a.c.head; h != nil {
 		size = max(size, h.Size)
 	}
 	return size >> (8 * max(l, 1))

@@ -269,7 +269,7 @@ func (c *check) read(name string, limit int64) ([]byte, error) {
 	}
 	b := make([]byte, size)
 	if n, err := f.ReadAt(b, 0); n < len(b) {
-		if err == nil || err == io.EOF {
+		if err == nil || errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return nil, err
@@ -493,7 +493,7 @@ func fingerprint(o *Options) string {
 	h := sha256.New()
 	for _, name := range []string{"archive", "pending", "index", "tree", "quarantine"} {
 		names, err := o.FS.ReadDir(filepath.Join(o.Dir, name))
-		fmt.Fprintf(h, "%q %v\n", names, err)
+		h.Write(fmt.Appendf(nil, "%q %v\n", names, err))
 	}
 	fmt.Fprintf(&b, "%x", h.Sum(nil))
 	return b.String()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
+	"github.com/tree-of-life-system/immutable/internal/segment"
 	"github.com/tree-of-life-system/immutable/internal/vfs"
 	"github.com/tree-of-life-system/immutable/proof"
 )
@@ -92,6 +93,9 @@ func (c *check) checkRecovery(m object, e *control) error {
 		return nil
 	}
 	_ = file.Close()
+	if length == 0 || length > segment.MaxBatchBytes {
+		return fmt.Errorf("bytes is %d, an incomplete batch has 1 to %d", length, segment.MaxBatchBytes)
+	}
 	if uint64(got) != length {
 		return fmt.Errorf("%s has %d bytes, the entry says %d", name, got, length)
 	}
@@ -237,7 +241,7 @@ func (c *check) hashFile(f vfs.File, size int64) (sum [sha256.Size]byte, err err
 		}
 		n := int(min(int64(len(buf)), size-off))
 		if m, err := f.ReadAt(buf[:n], off); m < n {
-			if err == nil || err == io.EOF {
+			if err == nil || errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			return sum, err

@@ -55,7 +55,7 @@ func control(f *os.File, fn func(fd int) error) error {
 	var result error
 	err = conn.Control(func(fd uintptr) {
 		for {
-			if result = fn(int(fd)); result != unix.EINTR {
+			if result = fn(int(fd)); !errors.Is(result, unix.EINTR) {
 				return
 			}
 		}

@@ -150,7 +150,7 @@ func ReadFile(fsys FS, name string, limit int64) ([]byte, error) {
 		m, err = f.ReadAt(buf[n:], int64(n))
 		n += m
 	}
-	if err != io.EOF {
+	if !errors.Is(err, io.EOF) {
 		return nil, err
 	}
 	return buf[:n:n], nil
