@@ -122,6 +122,13 @@ func (l *Log) checkEmpty() error {
 			return &CorruptError{File: identity.LogName, What: fmt.Sprintf("it is missing, and %s/%s is there", dir, names[0])}
 		}
 	}
+	note, err := vfs.ReadFile(l.fs, l.path(checkpointName), maxNote)
+	if err != nil && !notExist(err) {
+		return err
+	}
+	if lines := strings.SplitN(string(note), "\n", 3); err == nil && len(lines) > 1 && lines[1] != "0" {
+		return &CorruptError{File: identity.LogName, What: "it is missing, and a checkpoint is there", Got: lines[1] + " entries of " + lines[0]}
+	}
 	info, err := l.fs.Stat(l.path(openName))
 	if notExist(err) {
 		return nil
