@@ -376,6 +376,12 @@ func (l *Log) loadClean(head *identity.Head) (ok bool, err error) {
 	if f.Root() != head.Root || !bytes.Equal(commit, want[:len(want)-1]) {
 		return false, nil
 	}
+	l.open.levels = [NumLevels]uint64{}
+	for _, line := range lines[:len(lines)-1] {
+		if _, level, ok := entry.Peek(line); ok {
+			l.open.levels[level]++
+		}
+	}
 	l.open.from = whole
 	l.open.starts, l.open.earlyEnd = nil, l.open.length
 	if len(tail) > 0 {
