@@ -60,7 +60,7 @@ func (l *Log) Stats(ctx context.Context) (*Stats, error) {
 	if err := l.refresh(); err != nil {
 		return nil, err
 	}
-	at, err := l.committed()
+	at, parts, err := l.countedState()
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +72,7 @@ func (l *Log) Stats(ctx context.Context) (*Stats, error) {
 	if damage := l.damaged(); damage != nil {
 		s.Damage = damage.Error()
 	}
-	levels, err := l.countLevels(ctx, &at)
+	levels, err := l.countLevels(ctx, parts, &at)
 	if err != nil {
 		return nil, err
 	}
@@ -169,13 +169,38 @@ func (l *Log) dirSize(dir string, depth int, s *Stats) (int64, error) {
 	return total, nil
 }
 
-// countLevels counts the entries of each level, of the state at.
-func (l *Log) countLevels(ctx context.Context, at *edge) (total [NumLevels]uint64, err error) {
+// countedPart is what was counted of a segment at one moment.
+type countedPart struct {
+	s       *segmentFile
+	kind    segmentKind
+	counted bool // levels are all there is
+	levels  [NumLevels]uint64
+	end     uint64
+}
+
+// countedState is the committed state with what is counted of it: both of one moment, whatever is appended or rotated
+// while the rest is counted.
+func (l *Log) countedState() (edge, []countedPart, error) {
 	l.mu.RLock()
-	list := append([]*segmentFile(nil), l.segments...)
-	l.mu.RUnlock()
-	for _, s := range list {
-		levels, err := l.segmentLevels(ctx, s, at)
+	defer l.mu.RUnlock()
+	if l.closed {
+		return edge{}, nil, ErrClosed
+	}
+	parts := make([]countedPart, 0, len(l.segments))
+	for _, s := range l.segments {
+		p := countedPart{s: s, kind: s.kind, counted: s.counted, levels: s.levels, end: s.end}
+		if s.kind == open {
+			p.counted, p.end = s.from == s.first/tree.GroupSize, l.edge.size() // every entry was counted as it came
+		}
+		parts = append(parts, p)
+	}
+	return l.edge, parts, nil
+}
+
+// countLevels counts the entries of each level, of the state at.
+func (l *Log) countLevels(ctx context.Context, parts []countedPart, at *edge) (total [NumLevels]uint64, err error) {
+	for i := range parts {
+		levels, err := l.segmentLevels(ctx, &parts[i], at)
 		if err != nil {
 			return total, err
 		}
@@ -187,29 +212,20 @@ func (l *Log) countLevels(ctx context.Context, at *edge) (total [NumLevels]uint6
 }
 
 // segmentLevels counts one segment, from its index or its entries, and remembers what cannot change any more.
-func (l *Log) segmentLevels(ctx context.Context, s *segmentFile, at *edge) (levels [NumLevels]uint64, err error) {
-	l.mu.RLock()
-	kind, counted, whole, levels, end := s.kind, s.counted, s.from == s.first/tree.GroupSize, s.levels, s.end
-	l.mu.RUnlock()
-	if counted {
-		return levels, nil
+func (l *Log) segmentLevels(ctx context.Context, p *countedPart, at *edge) (levels [NumLevels]uint64, err error) {
+	if p.counted {
+		return p.levels, nil
 	}
-	if kind == archived {
-		if x := l.indexFor(s.first / tree.GroupSize); x != nil {
+	if p.kind == archived {
+		if x := l.indexFor(p.s.first / tree.GroupSize); x != nil {
 			levels = levelsOf(x)
-			l.keepLevels(s, levels)
+			l.keepLevels(p.s, levels)
 			return levels, nil
 		}
 	}
-	if kind == open {
-		end = at.size()
-		if whole { // every entry was counted as it came
-			return levels, nil
-		}
-	}
-	levels, err = l.scanLevels(ctx, s.first, end, at)
-	if err == nil && kind != open {
-		l.keepLevels(s, levels)
+	levels, err = l.scanLevels(ctx, p.s.first, p.end, at)
+	if err == nil && p.kind != open {
+		l.keepLevels(p.s, levels)
 	}
 	return levels, err
 }
@@ -217,9 +233,7 @@ func (l *Log) segmentLevels(ctx context.Context, s *segmentFile, at *edge) (leve
 func (l *Log) keepLevels(s *segmentFile, levels [NumLevels]uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if s.kind != open {
-		s.levels, s.counted = levels, true
-	}
+	s.levels, s.counted = levels, true
 }
 
 func (l *Log) scanLevels(ctx context.Context, first, end uint64, at *edge) (levels [NumLevels]uint64, err error) {
