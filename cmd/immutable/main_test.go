@@ -175,3 +175,7 @@ func TestDocumentationNamesEveryCommandAndFlag(t *testing.T) {
 		})
 	}
 }
+
+func contextFor(t testing.TB) (context.Context, context.CancelFunc) {
+	return context.WithCancel(t.Context())
+}

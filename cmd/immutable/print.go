@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -69,6 +70,8 @@ func (p *printer) safe(args []any) []any {
 		case styled:
 			out[i] = v.render(p)
 		case []byte:
+			out[i] = clean(string(v))
+		case json.RawMessage:
 			out[i] = clean(string(v))
 		case string:
 			out[i] = clean(v)
