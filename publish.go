@@ -337,7 +337,8 @@ func (p *publisher) keep(note []byte, size uint64) error {
 		err = f.Sync()
 	}
 	if err != nil {
-		return fmt.Errorf("keep the checkpoint: %w", errors.Join(err, f.Truncate(p.length)))
+		// Synced, because checkpoints published from here on must not be followed by a crash that brings the torn note back.
+		return fmt.Errorf("keep the checkpoint: %w", errors.Join(err, f.Truncate(p.length), f.Sync()))
 	}
 	p.length += int64(len(record)) // durable; the next head says so
 	p.kept, p.keptAt = size, p.l.cfg.now()

@@ -167,6 +167,7 @@ func (j *joiner) addLeaf(leaf proof.Hash) {
 	j.tail = append(j.tail, leaf)
 	j.size++
 	if j.size%groupSize == 0 {
+		j.nextStop() // arrays want to know of a note ahead
 		j.c.arrays.group(j.size/groupSize-1, proof.Root(j.tail), j.chain, j.chainOK, j.tail)
 		j.tail = j.tail[:0]
 		j.whole = j.f

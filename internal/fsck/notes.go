@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/tree-of-life-system/immutable/internal/vfs"
@@ -191,6 +192,7 @@ type history struct {
 	order  chan *noteBatch
 	batch  []histNote // rest of the current one
 	ended  bool
+	torn   bool // the bytes after the notes so far are a torn note
 
 	count    uint64 // notes so far
 	lastSize uint64
@@ -201,7 +203,6 @@ type history struct {
 type histNote struct {
 	offset int64
 	data   []byte
-	end    bool   // nothing follows it
 	reason string // why it is not even a note's form
 
 	at     proof.Checkpoint
@@ -276,7 +277,7 @@ func (h *history) cut(send func([]histNote) bool) error {
 		n := int(min(historyWindow, h.length-off))
 		window = window[:n]
 		if m, err := h.file.ReadAt(window, off); m < n {
-			if err == nil || err == io.EOF {
+			if err == nil || errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			return err
@@ -298,7 +299,6 @@ func (h *history) cut(send func([]histNote) bool) error {
 		for _, data := range notes {
 			pending = append(pending, histNote{offset: off + used, data: bytes.Clone(data)})
 			used += int64(len(data)) + 1
-			pending[len(pending)-1].end = off+used == h.length
 			if len(pending) == notesPerBatch {
 				if !send(pending) {
 					return nil
@@ -309,9 +309,7 @@ func (h *history) cut(send func([]histNote) bool) error {
 		off += used
 		var bad *proof.HistoryError
 		if len(notes) == 0 && errors.As(err, &bad) {
-			rest := window[min(n, 1):]
-			last := off+int64(n) == h.length && !bytes.Contains(rest, next) && n <= proof.MaxNote+1
-			pending = append(pending, histNote{offset: off, reason: bad.Reason, end: last})
+			pending = append(pending, histNote{offset: off, reason: bad.Reason})
 			lost = true
 			off++
 		}
@@ -346,6 +344,9 @@ func (h *history) next() *claim {
 
 // take checks one note against those before it and the head; nil where it makes no claim.
 func (h *history) take(n *histNote) *claim {
+	if h.torn {
+		return nil // the rest of it
+	}
 	c := h.c
 	f := Finding{File: historyName, Offset: n.offset, Index: -1}
 	if n.reason != "" || n.err != nil {
@@ -353,12 +354,16 @@ func (h *history) take(n *histNote) *claim {
 		if n.err != nil {
 			f.What = "the note is not a checkpoint of this log: " + n.err.Error()
 		}
-		// A crash tears at most the one note that was not durable yet: the last, behind what the head knows.
-		if n.end && h.count > 0 && (c.head == nil || n.offset >= c.head.Kept) {
+		if h.torn = h.isTorn(n.offset); h.torn {
 			c.leftover(f)
 		} else {
 			c.find(f)
 		}
+		return nil
+	}
+	if end := n.offset + int64(len(n.data)) + 1; c.head != nil && n.offset < c.head.Kept && c.head.Kept < end {
+		f.What, f.Got, f.Want = "the note does not end where the head says that one did", fmt.Sprintf("offset %d", end), fmt.Sprint(c.head.Kept)
+		c.find(f)
 		return nil
 	}
 	switch {
@@ -379,6 +384,30 @@ func (h *history) take(n *histNote) *claim {
 	at := n.at
 	h.last, h.lastSize, h.lastNote = &at, at.Size, n.data
 	return c.noteClaim(historyName, n.offset, at, n.pinned)
+}
+
+// isTorn says whether the bytes from offset on are a torn note, as docs/format.md defines it: the one that a crash kept from
+// becoming durable.
+func (h *history) isTorn(offset int64) bool {
+	c := h.c
+	if h.count == 0 || h.length-offset > proof.MaxNote || c.head != nil && offset < c.head.Kept {
+		return false
+	}
+	rest := make([]byte, h.length-offset)
+	if n, err := h.file.ReadAt(rest, offset); n < len(rest) {
+		c.fault(historyName, -1, err, "")
+		return false
+	}
+	if bytes.Contains(rest, []byte("\n\n"+c.origin+"\n")) {
+		return false
+	}
+	_, rest, _ = bytes.Cut(rest, []byte("\n"))
+	line, _, found := bytes.Cut(rest, []byte("\n"))
+	if !found || c.latest == nil {
+		return true
+	}
+	size, err := strconv.ParseUint(string(line), 10, 64)
+	return err != nil || strconv.FormatUint(size, 10) != string(line) || size > c.latestAt.Size
 }
 
 // finishHistory compares the newest checkpoint with the last that is kept.

@@ -320,12 +320,18 @@ class Verifier:
         if self.history is None:
             return
         kept_is_boundary = self.head is None or self.head.kept == 0
+        bad, good_end = [], 0  # what did not open since the last note that did, and where that ended
         for offset, note, data in history_notes(self.history, self.history_size):
-            if note is None:
-                self.torn_history(offset, data)
-                break
             try:
+                if note is None:
+                    raise Refuse("is not a note followed by an empty line", data, "a whole note")
                 now = open_checkpoint(note, self.origin, self.keys)
+            except Refuse as refuse:
+                bad.append((offset, refuse))
+                continue
+            self.history_damage(bad)
+            bad = []
+            try:
                 if self.last_kept and now.size <= self.last_kept.size:
                     raise Refuse("sizes do not increase", now.size, f"more than {self.last_kept.size}")
                 if offset == 0 and now.size != 0:
@@ -334,8 +340,13 @@ class Verifier:
                 self.targets.append(Target(now.size, now.root, "checkpoints", offset))
             except Refuse as refuse:
                 self.refused("checkpoints", offset, None, refuse)
-            if self.head and self.head.kept == offset + len(note) + 1:
+            good_end = offset + len(note) + 1
+            if self.head and self.head.kept == good_end:
                 kept_is_boundary = True
+        if bad and self.is_torn(good_end):
+            self.crash_leftover("checkpoints", good_end, None, "ends within a note", bad[0][1].got, "a whole note")
+        else:
+            self.history_damage(bad)
         if self.last_kept is None and not self.findings:
             self.find("checkpoints", 0, None, "has no checkpoint", "none", "one of size 0 first")
         if self.head and self.head.kept > self.history_size:
@@ -343,15 +354,27 @@ class Verifier:
         elif not kept_is_boundary:
             self.find("checkpoints", self.head.kept, None, "the head's kept is not the end of a checkpoint", self.head.kept, "an end")
 
-    def torn_history(self, offset, data):
-        """Bytes after the last whole note. A crash can tear only a note that `checkpoint` does not yet cover."""
-        lines, note = data.split(b"\n"), (self.checkpoint_note or b"").split(b"\n")
-        covered = len(lines) > 2 and len(note) > 2 and (not lines[1].isdigit() or not note[1].isdigit()
-                                                        or len(lines[1]) > 20 or int(lines[1]) <= int(note[1][:20]))
-        if covered or data.startswith(b"\n") or len(data) > MAX_NOTE or (self.head and offset < self.head.kept):
-            self.find("checkpoints", offset, None, "is not a note followed by an empty line", data, "a whole note")
-        else:
-            self.crash_leftover("checkpoints", offset, None, "ends within a note", data, "a whole note")
+    def history_damage(self, bad):
+        for offset, refuse in bad:
+            self.refused("checkpoints", offset, None, refuse)
+
+    def is_torn(self, offset):
+        """Are the bytes from offset on, which follow the last note that opens, a torn note as the document defines it?"""
+        length = self.history_size - offset
+        if self.last_kept is None or length > MAX_NOTE or (self.head and offset < self.head.kept):
+            return False
+        self.history.seek(offset)
+        data = self.history.read(length)
+        if b"\n\n" + self.origin.encode() + b"\n" in data:
+            return False
+        lines = data.split(b"\n")
+        if len(lines) < 3 or not re.fullmatch(DECIMAL.encode(), lines[1]):
+            return True
+        try:
+            published = open_checkpoint(self.checkpoint_note, self.origin, self.keys).size if self.checkpoint_note is not None else 0
+        except Refuse:
+            return True  # refuted anyway
+        return len(lines[1]) > 20 or int(lines[1]) > published
 
     # Entries
 
@@ -413,7 +436,8 @@ class Verifier:
             got = f.read(32)
         if got == want:
             return
-        needed = self.newest and number + 1 << 8 * max(level, 1) <= self.newest.size
+        signed = max([c.size for c in (self.newest, self.head) if c], default=0)
+        needed = number + 1 << 8 * max(level, 1) <= signed
         if needed:
             self.tree_bad.add(name)
             what = f"hash {number} differs" if got else f"hash {number} is missing"
