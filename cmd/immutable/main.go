@@ -66,6 +66,7 @@ func commands() []command {
 		{"init", "make a log with a name of your choice", initUsage, setupInit},
 		{"rotate", "seal the open segment now", rotateUsage, setupRotate},
 		{"rebuild", "make tree, chain, indexes and seals again", rebuildUsage, setupRebuild},
+		{"repair", "restore damaged files from a backup", repairUsage, setupRepair},
 		{"adopt", "make this host know a restored or moved log", adoptUsage, setupAdopt},
 		{"continue", "begin a new log that anchors an old one", continueUsage, setupContinue},
 		{"clock", "let timestamps go back after a wrong clock", clockUsage, setupClock},
