@@ -46,7 +46,7 @@ type Event struct {
 	Log []byte
 }
 
-// FieldError says which field was refused, where and why. Append, Decode, AppendString and AppendObject return no other type.
+// FieldError says which field was refused, where and why. Append, Decode and AppendString return no other type.
 type FieldError struct {
 	// Field is a path such as metadata.user.tags[3]; empty when the value is not part of a named field.
 	Field string

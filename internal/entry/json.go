@@ -12,16 +12,6 @@ import (
 // maxRaw bounds raw JSON with its whitespace, before anything is looked at.
 const maxRaw = 16 << 20
 
-// AppendObject appends the JSON object raw without its whitespace and otherwise byte for byte. It refuses what the
-// format refuses inside metadata, and more than MaxLine bytes; dst is then returned as it was.
-func AppendObject(dst, raw []byte) ([]byte, error) {
-	out, err := appendRaw(dst, raw, len(dst)+MaxLine, 1, true)
-	if err != nil {
-		return dst, err
-	}
-	return out, nil
-}
-
 // appendRaw appends any JSON value, or only an object. depth is that of the value if it is a container; the result
 // may not grow beyond limit.
 func appendRaw(dst, raw []byte, limit, depth int, object bool) ([]byte, *FieldError) {
