@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -12,10 +13,12 @@ import (
 	"sort"
 	"sync"
 
+	"github.com/tree-of-life-system/immutable/internal/entry"
 	"github.com/tree-of-life-system/immutable/internal/index"
 	"github.com/tree-of-life-system/immutable/internal/segment"
 	"github.com/tree-of-life-system/immutable/internal/tree"
 	"github.com/tree-of-life-system/immutable/internal/vfs"
+	"github.com/tree-of-life-system/immutable/proof"
 )
 
 type segmentKind uint8
@@ -508,4 +511,59 @@ func (l *Log) viewOf(k uint64) (*tree.View, error) {
 	}
 	l.mu.Unlock()
 	return v, nil
+}
+
+// timestampOf reads the timestamp of a proven line, Unix nanoseconds.
+func timestampOf(line []byte) (int64, error) {
+	t, _, ok := entry.Peek(line)
+	if !ok {
+		return 0, fmt.Errorf("no timestamp and level in the entry %.100q", line)
+	}
+	return t, nil
+}
+
+func leafHash(line []byte) Hash { return proof.LeafHash(line) }
+
+// leafHashAt is the leaf hash of the line of n bytes at buf[from]. It lends the leaf's prefix the byte before the line
+// for the moment that hashing takes, which saves copying the line.
+func leafHashAt(buf []byte, from, n int) Hash {
+	if from == 0 {
+		return leafHash(buf[:n])
+	}
+	before := buf[from-1]
+	buf[from-1] = 0x00
+	h := sha256.Sum256(buf[from-1 : from+n])
+	buf[from-1] = before
+	return h
+}
+
+func groupRoot(leaves []Hash) Hash { return proof.Root(leaves) }
+
+// rootAt is the root the committed log had at an earlier size, computed from entries that are read back and proven.
+func (l *Log) rootAt(size uint64) (Hash, error) {
+	l.mu.RLock()
+	at, root := l.edge, l.root
+	l.mu.RUnlock()
+	if size == at.size() {
+		return root, nil
+	}
+	v, err := l.store.View(at.size(), root, at.tail)
+	if err != nil {
+		return Hash{}, err
+	}
+	return v.RootAt(size, l.leavesAt(context.Background(), &at))
+}
+
+// leavesAt returns the leaf hashes of a group, read from the segments and proven, for proofs at the state at.
+func (l *Log) leavesAt(ctx context.Context, at *edge) func(uint64) ([]Hash, error) {
+	return func(k uint64) ([]Hash, error) {
+		if k == at.size()/tree.GroupSize {
+			return at.tail, nil
+		}
+		var g group
+		if err := l.readGroup(ctx, k, at, &g); err != nil {
+			return nil, err
+		}
+		return g.leaves, nil
+	}
 }
