@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/tree-of-life-system/immutable"
 	"github.com/tree-of-life-system/immutable/internal/repair"
@@ -63,6 +64,9 @@ func runRepair(c *call, from string) error {
 		c.out.printf("kept %s\n", what)
 	}
 	c.out.printf("repaired: %d entries\n", res.Size)
+	if slices.Contains(res.Replaced, "log.json") {
+		c.out.printf("next: `immutable adopt`: log.json is another file now, as in a copy\n")
+	}
 	if res.Rebuild {
 		c.out.printf("next: `immutable rebuild` makes missing indexes and seals again\n")
 	} else {

@@ -291,7 +291,7 @@ func (d *Reader) detect(r io.Reader) (head []byte, f Format, err error) {
 // sniff decides by the first bytes. With last it always does.
 func sniff(head []byte, last, isJSON bool) (f Format, decided bool) {
 	s := bytes.TrimLeft(bytes.TrimPrefix(head, bom), " \t\r\n")
-	if len(s) == 0 {
+	if len(s) == 0 || len(head) < len(bom) && bytes.HasPrefix(bom, head) {
 		return Text, last
 	}
 	switch s[0] {
@@ -303,8 +303,13 @@ func sniff(head []byte, last, isJSON bool) (f Format, decided bool) {
 			}
 			return Text, last
 		}
-		if next[0] == '{' || next[0] == ']' && len(bytes.TrimSpace(next[1:])) == 0 || isJSON {
+		if next[0] == '{' || isJSON {
 			return JSON, true
+		}
+		// An empty array, unless something else stands on its line.
+		rest, _, whole := bytes.Cut(next, newline)
+		if next[0] == ']' && len(bytes.TrimSpace(rest[1:])) == 0 {
+			return JSON, whole || last
 		}
 		return Text, true
 	case '{':
