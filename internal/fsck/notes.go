@@ -75,10 +75,12 @@ func (c *check) addClaims(j *joiner) {
 		j.claim(c.noteClaim(latestName, -1, c.latestAt, c.latestKey))
 	}
 	if h := c.head; h != nil {
-		j.claim(&claim{size: h.Size, root: h.Root, file: c.headFile, offset: -1,
+		j.claim(&claim{
+			size: h.Size, root: h.Root, file: c.headFile, offset: -1,
 			differs: Finding{File: openName, Offset: -1, Index: -1, What: fmt.Sprintf("the entries below %d do not have the root that this host signed", h.Size), Hint: hintCut},
 			short:   Finding{File: openName, Offset: -1, Index: -1, What: "the log is shorter than this host's head says", Hint: hintCut},
-			basis:   &Basis{Kind: "head", Detail: c.headFile, Size: h.Size}})
+			basis:   &Basis{Kind: "head", Detail: c.headFile, Size: h.Size},
+		})
 	}
 	for i, data := range c.o.Checkpoints {
 		c.addOutside(j, fmt.Sprintf("given checkpoint %d", i+1), data)
