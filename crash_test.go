@@ -79,6 +79,7 @@ func watch(d *vfstest.Disk, h *history, visit func(op vfstest.Op)) {
 // TestCrashAtEveryDurableStep interrupts the workload before each operation that changes the disk, by a kill and by power
 // cuts, and recovers.
 func TestCrashAtEveryDurableStep(t *testing.T) {
+	t.Parallel()
 	rng := vfstest.Rand(t)
 	type point struct {
 		op   vfstest.Op
@@ -129,6 +130,7 @@ func TestCrashAtEveryDurableStep(t *testing.T) {
 // TestCrashDuringRecovery interrupts the workload, then recovery from that at each of its operations, and once more
 // before the end: whatever a recovery leaves half done, the next one finishes.
 func TestCrashDuringRecovery(t *testing.T) {
+	t.Parallel()
 	rng := vfstest.Rand(t)
 	type point struct {
 		op vfstest.Op
@@ -141,7 +143,7 @@ func TestCrashDuringRecovery(t *testing.T) {
 		starts = append(starts, point{op, d.Clone(), h.clone()})
 	})
 	must(t, crashWorkload(d, newClock(), h))
-	for range rounds(30, 1500) {
+	for range rounds(20, 1500) {
 		seed := rng.Uint64()
 		r := vfstest.NewRand(seed)
 		p := starts[r.IntN(len(starts))]
@@ -179,6 +181,7 @@ func nestedCrash(d *vfstest.Disk, h *history, rng *rand.Rand, depth int) error {
 // durable or not, and cuts the power on that: what the second process acknowledged must not stand on names and bytes
 // that only the page cache had.
 func TestPowerCutAfterKillLosesNothing(t *testing.T) {
+	t.Parallel()
 	rng := vfstest.Rand(t)
 	d, h := vfstest.New(), &history{}
 	failures := 0
@@ -188,7 +191,7 @@ func TestPowerCutAfterKillLosesNothing(t *testing.T) {
 		}
 		for use := range 3 {
 			seed := rng.Uint64()
-			if !longTests() && seed%3 != 0 {
+			if !longTests() && seed%8 != 0 {
 				continue
 			}
 			if err := killThenPowerCut(d.Clone(), h.clone(), use, vfstest.NewRand(seed)); err != nil {

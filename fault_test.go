@@ -28,6 +28,7 @@ func countOps(t *testing.T) uint64 {
 // TestFailedOperationLosesNothing lets each durable step of the workload fail, once or for ever, carried out or not. The
 // workload may end with an error; what was acknowledged is there after the next Open, also when the power fails first.
 func TestFailedOperationLosesNothing(t *testing.T) {
+	t.Parallel()
 	rng := vfstest.Rand(t)
 	total := countOps(t)
 	failures := 0
@@ -35,7 +36,7 @@ func TestFailedOperationLosesNothing(t *testing.T) {
 		modes := []int{int(n) % 4}
 		if longTests() {
 			modes = []int{0, 1, 2, 3}
-		} else if rng.IntN(2) == 0 {
+		} else if rng.IntN(6) != 0 {
 			continue
 		}
 		for _, mode := range modes {
@@ -128,6 +129,7 @@ func TestFailedSyncEndsTheWriter(t *testing.T) {
 // the disk may not have it, and the next sync says nothing. After a new Open the power fails: nothing that was
 // acknowledged before or after is lost.
 func TestPageCacheThatLiesIsWrittenAgain(t *testing.T) {
+	t.Parallel()
 	rng := vfstest.Rand(t)
 	total := countOps(t)
 	failures := 0
@@ -146,6 +148,9 @@ func TestPageCacheThatLiesIsWrittenAgain(t *testing.T) {
 			break
 		}
 		n = failed.N
+		if !longTests() && rng.IntN(3) != 0 {
+			continue
+		}
 		seed := rng.Uint64()
 		if err := killThenPowerCut(d.Clone(), h, int(seed%3), vfstest.NewRand(seed)); err != nil {
 			failures++
@@ -208,10 +213,11 @@ func fullDiskWorkload(d *vfstest.Disk, c *fakeClock, h *history) error {
 // TestFullDiskAtEveryLevel runs out of space at every level, then frees some: nothing half written is read, reads go on,
 // the log opens and closes, and appends go on.
 func TestFullDiskAtEveryLevel(t *testing.T) {
+	t.Parallel()
 	rng := vfstest.Rand(t)
 	most := int64(4 << 20)
 	failures := 0
-	for room := int64(0); room < most && failures < 6; room += 1 + rng.Int64N(int64(rounds(int(most)/25, int(most)/2000))) {
+	for room := int64(0); room < most && failures < 6; room += 1 + rng.Int64N(int64(rounds(int(most)/8, int(most)/2000))) {
 		if err := fullDiskThenRoom(room, rng.Uint64()); err != nil {
 			failures++
 			t.Errorf("%d bytes: %v", room, err)

@@ -212,11 +212,11 @@ func TestCallersWaitWhileTheDiskIsBehind(t *testing.T) {
 		}
 	})
 	<-entered
-	big := make([]Event, 200)
+	big := make([]Event, 130)
 	for i := range big {
 		big[i] = paddedEvent(t, l, MaxEntryBytes)
 	}
-	const callers = 6
+	const callers = 3
 	for range callers {
 		wg.Go(func() {
 			if rs, err := l.Append(ctx, big...); err != nil || len(rs) != len(big) {

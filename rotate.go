@@ -495,7 +495,9 @@ func (l *Log) indexOf(ctx context.Context, s *segmentFile, w *segment.ArchiveWri
 				return nil, err
 			}
 		}
-		l.sealer.giveWay(ctx)
+		if w != nil { // the sealer; a rebuild reads an archive
+			l.sealer.giveWay(ctx)
+		}
 	}
 	return idx, nil
 }

@@ -199,13 +199,14 @@ func sample(rng *rand.Rand, n, about int, f func(int)) {
 
 // TestFlippedByteNeverYieldsAnotherEntry flips bytes of every file, of a log that was closed and of one that was killed.
 func TestFlippedByteNeverYieldsAnotherEntry(t *testing.T) {
+	t.Parallel()
 	rng := vfstest.Rand(t)
 	for _, clean := range []bool{true, false} {
 		x := newTampered(t, clean)
 		for _, name := range x.files(t) {
 			data, err := x.d.ReadFileRaw(name)
 			must(t, err)
-			sample(rng, len(data), 12, func(i int) {
+			sample(rng, len(data), 6, func(i int) {
 				flipped := bytes.Clone(data)
 				flipped[i] ^= 1 << rng.IntN(8)
 				d := x.d.Clone()
@@ -220,13 +221,14 @@ func TestFlippedByteNeverYieldsAnotherEntry(t *testing.T) {
 
 // TestTruncatedFileNeverYieldsAnotherEntry cuts every file, and adds to it.
 func TestTruncatedFileNeverYieldsAnotherEntry(t *testing.T) {
+	t.Parallel()
 	rng := vfstest.Rand(t)
 	for _, clean := range []bool{true, false} {
 		x := newTampered(t, clean)
 		for _, name := range x.files(t) {
 			data, err := x.d.ReadFileRaw(name)
 			must(t, err)
-			sample(rng, len(data), 5, func(i int) {
+			sample(rng, len(data), 3, func(i int) {
 				d := x.d.Clone()
 				must(t, d.WriteFileRaw(name, data[:i]))
 				if err := x.open(t, d, name); err != nil {
@@ -273,12 +275,13 @@ func TestDeletedOrSwappedFileNeverYieldsAnotherEntry(t *testing.T) {
 // TestDamagedLogIsReadableAsFarAsItGoes opens damaged logs for reading: what comes back is the original's, an error ends
 // it, and no file changes.
 func TestDamagedLogIsReadableAsFarAsItGoes(t *testing.T) {
+	t.Parallel()
 	rng := vfstest.Rand(t)
 	x := newTampered(t, true)
 	for _, name := range x.files(t) {
 		data, err := x.d.ReadFileRaw(name)
 		must(t, err)
-		sample(rng, len(data)+100, 15, func(i int) {
+		sample(rng, len(data)+100, 8, func(i int) {
 			i -= 100
 			flipped := bytes.Clone(data)
 			switch {

@@ -275,6 +275,9 @@ func (h *history) afterwards(d *vfstest.Disk, c *fakeClock) error {
 	if rep.Verdict != Proven || len(rep.Notes) > 0 {
 		return fmt.Errorf("verify after recovery: %s, findings %v, notes %v", rep.Verdict, rep.Findings, rep.Notes)
 	}
+	if !longTests() && d.Ops()%4 != 0 {
+		return nil // the steps below seldom find what those above do not
+	}
 	if l, err = Open(diskDir, diskConfig(d, c)); err != nil {
 		return fmt.Errorf("open again: %w", err)
 	}
