@@ -94,7 +94,7 @@ Exit codes: 0 yes · 1 the evidence says no · 2 could not tell, or could not ru
 
 func (a *app) run(args []string) int {
 	errs := newPrinter(a.stderr, a.getenv)
-	defer errs.flush()
+	defer func() { _ = errs.flush() }() // nowhere is left to say it
 	if len(args) == 0 {
 		errs.raw(helpText())
 		return exitUnknown

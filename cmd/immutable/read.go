@@ -225,8 +225,12 @@ func blockJSON(b *immutable.Block) block {
 
 func entryRows(e *immutable.Entry) [][2]string {
 	rows := [][2]string{
-		{"id", e.ID.String()}, {"level", e.Level.String()}, {"message", e.Message}, {"metadata", string(e.Metadata)},
-		{"hostname", e.Hostname}, {"pid", strconv.FormatUint(uint64(e.PID), 10)},
+		{"id", e.ID.String()},
+		{"level", e.Level.String()},
+		{"message", e.Message},
+		{"metadata", string(e.Metadata)},
+		{"hostname", e.Hostname},
+		{"pid", strconv.FormatUint(uint64(e.PID), 10)},
 	}
 	if !e.EventTime.IsZero() {
 		rows = append(rows, [2]string{"eventTime", e.EventTime.Format(time.RFC3339Nano)})

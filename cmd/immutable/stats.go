@@ -45,8 +45,11 @@ func printStats(c *call) (err error) {
 
 func statRows(s *immutable.Stats) [][2]string {
 	rows := [][2]string{
-		{"log", s.Origin}, {"entries", count(s.TotalEntries)}, {"blocks", count(s.BlockchainLength)},
-		{"size", size(s.FileSize)}, {"segments", fmt.Sprintf("%d (%d waiting to be sealed, open one %s)", s.Segments, s.Pending, size(s.OpenSize))},
+		{"log", s.Origin},
+		{"entries", count(s.TotalEntries)},
+		{"blocks", count(s.BlockchainLength)},
+		{"size", size(s.FileSize)},
+		{"segments", fmt.Sprintf("%d (%d waiting to be sealed, open one %s)", s.Segments, s.Pending, size(s.OpenSize))},
 	}
 	for l := range immutable.Level(immutable.NumLevels) {
 		if n := s.Levels[l.String()]; n > 0 {

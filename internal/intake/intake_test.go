@@ -102,9 +102,26 @@ func TestDetection(t *testing.T) {
 		in, name string
 		want     Format
 	}{
-		{"", "", Text}, {"hello", "", Text}, {"[Sun Dec 04] x\n", "", Text}, {"[\n", "", Text}, {"[1,2]\n", "", Text}, {"[1,2]\n", "a.json", JSON}, {"[1]", "a.json.gz", JSON},
-		{`[{"a":1}]`, "", JSON}, {" [ \n {", "", JSON}, {"[]\n", "", JSON}, {"[] text\n", "", Text}, {`{"a":1}` + "\n", "", Lines}, {`{"a":1}`, "x.json", Lines},
-		{"{\n", "", JSON}, {"{\"a\": [\n1]}", "", JSON}, {`{"a":` + "\n", "", Lines}, {`{"a":` + "\n", "x.json", JSON}, {`{"Records":[{}`, "", JSON}, {"\xef\xbb\xbf{}\n", "", Lines}, {"1\n2\n", "", Text},
+		{"", "", Text},
+		{"hello", "", Text},
+		{"[Sun Dec 04] x\n", "", Text},
+		{"[\n", "", Text},
+		{"[1,2]\n", "", Text},
+		{"[1,2]\n", "a.json", JSON},
+		{"[1]", "a.json.gz", JSON},
+		{`[{"a":1}]`, "", JSON},
+		{" [ \n {", "", JSON},
+		{"[]\n", "", JSON},
+		{"[] text\n", "", Text},
+		{`{"a":1}` + "\n", "", Lines},
+		{`{"a":1}`, "x.json", Lines},
+		{"{\n", "", JSON},
+		{"{\"a\": [\n1]}", "", JSON},
+		{`{"a":` + "\n", "", Lines},
+		{`{"a":` + "\n", "x.json", JSON},
+		{`{"Records":[{}`, "", JSON},
+		{"\xef\xbb\xbf{}\n", "", Lines},
+		{"1\n2\n", "", Text},
 	} {
 		d := &Reader{o: Options{Format: Auto, Name: c.name}}
 		_, got, err := d.detect(iotest.OneByteReader(strings.NewReader(c.in)))

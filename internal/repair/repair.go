@@ -358,8 +358,9 @@ func (r *repair) same(a, b string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	hy, err := r.hash(b)
-	return err == nil && hx == hy, nil //nolint:nilerr // a file that cannot be read is replaced
+	hy, err := r.hash(b) // a file that cannot be read is not the same
+	return err == nil && hx == hy, nil
+
 }
 
 func (r *repair) hash(name string) (sum [sha256.Size]byte, err error) {
