@@ -40,7 +40,7 @@ func ExampleOpen() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	config := &immutable.Config{Origin: "example.com/audit", StateDir: filepath.Join(dir, "state")}
 	l, err := immutable.Open(filepath.Join(dir, "log"), config)
 	if err != nil {

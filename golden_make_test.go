@@ -437,7 +437,13 @@ func (g *vectors) good() *vector {
 	m.add(285)
 	m.close()
 	m.open()
-	g.add("three-hundred", "more than one group in the open segment: tree/1 and chain hold one hash each", m.take())
+	large := g.add("three-hundred", "more than one group in the open segment: tree/1 and chain hold one hash each", m.take())
+	g.refute("arrays-signed", "checkpoint was replaced by an older one, and tree/1 changed: checkpoints has a later size, which needs that hash; no head is known", large, func(v *vector) {
+		v.head = false
+		delete(v.files, "head")
+		v.files["log/checkpoint"] = keptNote(g.t, v.files["log/checkpoints"], 1)
+		g.flip(v, "log/tree/1", 5)
+	}, "tree/1", 0, 31)
 	m.close()
 
 	g.without("consistent", "nothing is known from outside", small, Consistent)
@@ -554,6 +560,16 @@ func (g *vectors) crashes(small *vector) {
 	v.files["log/checkpoints"] = v.files["log/checkpoints"][:len(v.files["log/checkpoints"])-20]
 	three("torn-note", "the last note of checkpoints is torn", v, "checkpoints")
 	m.close()
+	g.refute("torn-note-published", "the last note of checkpoints is damaged, and checkpoint is of its size: the note was durable before, so no crash tore it", small, func(v *vector) {
+		history := v.files["log/checkpoints"]
+		kept := bytes.LastIndex(history, []byte("\n\n"+vectorOrigin)) + 2
+		v.files["log/checkpoints"] = history[:len(history)-20]
+		v.editHead(g.t, func(h *identity.Head) { h.Kept = int64(kept) })
+	}, checkpointsName)
+	g.refute("history-kept", "the head's kept is not where a note ends", small, func(v *vector) {
+		v.editHead(g.t, func(h *identity.Head) { h.Kept -= 5 })
+	}, checkpointsName)
+	g.also("head")
 	g.rotations()
 }
 
