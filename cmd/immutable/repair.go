@@ -14,7 +14,8 @@ Restores damaged files of the log from a backup, which may be older than the log
 good files and, where one is damaged, the backup's, and verified against what this host knows; only then are files replaced.
 What they replace is moved to quarantine/. If the backup lacks what is needed, the missing entries are named and nothing is changed.
 
-  immutable verify || immutable repair --from /backup/logs
+  immutable repair --from /backup/logs
+  immutable verify --quiet || immutable repair --from /backup/logs --json
 
 Exit code: 0 the log is good (again) · 1 it cannot be repaired from this backup · 2 it could not be tried.
 

@@ -156,3 +156,39 @@ func TestFollowPrintsWhatIsAppendedLater(t *testing.T) {
 		t.Fatalf("exit code %d after it was interrupted", got)
 	}
 }
+
+// TestCompareFindsAForkByTheLogsOwnKey makes a second history with the same key, as a thief of the key would, and compares checkpoints.
+func TestCompareFindsAForkByTheLogsOwnKey(t *testing.T) {
+	env := logEnv(t)
+	mustRun(t, env, nil, "init", "--origin", "example.com/forked")
+	mustRun(t, env, nil, "log", "audit", "true history")
+	fork := map[string]string{"IMMUTABLE_LOG_DIR": filepath.Join(t.TempDir(), "fork"), "IMMUTABLE_STATE_DIR": filepath.Join(t.TempDir(), "state"), "IMMUTABLE_ORIGIN": "example.com/forked"}
+	if err := copyTree(fork["IMMUTABLE_STATE_DIR"], env["IMMUTABLE_STATE_DIR"]); err != nil {
+		t.Fatal(err)
+	}
+	heads, err := filepath.Glob(filepath.Join(fork["IMMUTABLE_STATE_DIR"], "*", "head"))
+	if err != nil || len(heads) != 1 {
+		t.Fatalf("heads %q, %v", heads, err)
+	}
+	if err := os.Remove(heads[0]); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, fork, nil, "log", "audit", "another history")
+	file := filepath.Join(t.TempDir(), "fork.txt")
+	if err := os.WriteFile(file, mustRun(t, fork, nil, "checkpoint").out, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, env, nil, "log", "audit", "more")
+	r := run(t, env, nil, "checkpoint", "compare", file, "2")
+	if r.code != exitNo || !bytes.Contains(r.out, []byte("NOT consistent")) {
+		t.Fatalf("exit code %d: %s%s", r.code, r.out, r.errOut)
+	}
+	r = run(t, env, nil, "checkpoint", "compare", "2", file, "--json")
+	if r.code != exitNo || !bytes.Contains(r.out, []byte(`{"consistent":false,`)) {
+		t.Fatalf("exit code %d: %s%s", r.code, r.out, r.errOut)
+	}
+	r = run(t, env, nil, "verify", "--checkpoint", file)
+	if r.code != exitNo {
+		t.Fatalf("verify against the fork: exit code %d: %s", r.code, r.out)
+	}
+}

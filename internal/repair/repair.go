@@ -360,7 +360,6 @@ func (r *repair) same(a, b string) (bool, error) {
 	}
 	hy, err := r.hash(b) // a file that cannot be read is not the same
 	return err == nil && hx == hy, nil
-
 }
 
 func (r *repair) hash(name string) (sum [sha256.Size]byte, err error) {
