@@ -49,6 +49,9 @@ type Fields = entry.Fields
 // process's. The whole entry may take at most MaxEntryBytes as JSON.
 type Event = entry.Event
 
+// FieldError says which field of an event was refused, at which byte, and why.
+type FieldError = entry.FieldError
+
 // Limits of one append. They are part of the on-disk format.
 const (
 	MaxEntryBytes   = entry.MaxLine // of one entry as JSON, without its newline

@@ -259,6 +259,11 @@ func (l *Log) finishRotation() error {
 			return err
 		}
 		if !same {
+			if first, ok := segment.ParseName(name, segment.PendingSuffix); ok {
+				if err := l.dropDamagedArchive(first); err != nil {
+					return err
+				}
+			}
 			continue
 		}
 		if err := l.fs.Remove(l.path(pendingDir, name)); err != nil {
@@ -269,6 +274,37 @@ func (l *Log) finishRotation() error {
 		}
 	}
 	return nil
+}
+
+// dropDamagedArchive moves an archive aside that cannot be read, while the pending file it was made from is still there:
+// sealing makes it again.
+func (l *Log) dropDamagedArchive(first uint64) error {
+	name := archiveDir + "/" + segment.ArchiveName(first)
+	a, err := l.readArchive(name)
+	if notExist(err) {
+		return nil
+	}
+	for g, buf := 0, []byte(nil); err == nil && g < a.Groups(); g++ {
+		buf, err = a.Group(buf[:0], g)
+	}
+	if err == nil {
+		return nil
+	}
+	var damage *CorruptError
+	if err = corrupt(name, err); !errors.As(err, &damage) {
+		return err
+	}
+	final := l.path(filepath.FromSlash(name))
+	sum, _, err := l.fileDigest(final)
+	if err != nil {
+		return err
+	}
+	aside := fmt.Sprintf("%s/0-%x", quarantineDir, sum)
+	l.logger.Error("an archive cannot be read; it is moved aside and made again from the pending segment", "file", aside, "error", damage)
+	if err := l.fs.Rename(final, l.path(filepath.FromSlash(aside))); err != nil {
+		return err
+	}
+	return errors.Join(l.fs.SyncDir(l.path(quarantineDir)), l.fs.SyncDir(l.path(archiveDir)))
 }
 
 func (l *Log) sameFile(a, b string) (bool, error) {

@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/tree-of-life-system/immutable/internal/segment"
 )
 
 // childVariable makes the test binary do something else than test: see TestMain.
@@ -427,5 +429,58 @@ func TestOrdinaryUserCanDoEverything(t *testing.T) {
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+func TestDamagedArchiveBesideItsPendingFileIsMadeAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	l := openTest(t, dir, nil)
+	fill(t, l, 600, 100)
+	if err := l.Rotate(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	want := readAll(t, l, Query{})
+	a, err := l.openArchive(l.segments[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := segment.AppendHeader(nil, a.First(), a.Chain())
+	for g := range a.Groups() {
+		b, err := a.Group(nil, g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, b...)
+	}
+	size, chain, root := a.Commit()
+	lines = segment.AppendCommit(lines, a.First(), size, chain, root)
+	closeTest(t, l)
+	if err := os.WriteFile(filepath.Join(dir, pendingDir, segment.PendingName(0)), lines, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, archiveDir, segment.ArchiveName(0))
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 0x40
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, data, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	l = openTest(t, dir, nil)
+	if got := readAll(t, l, Query{}); len(got) != len(want) || got[300].Leaf != want[300].Leaf {
+		t.Fatalf("%d entries, want %d", len(got), len(want))
+	}
+	closeTest(t, l) // waits for the sealer
+	rep, err := VerifyDir(context.Background(), dir, &Config{StateDir: l.cfg.StateDir}, VerifyOptions{Indexes: true})
+	if err != nil || rep.Verdict != Proven {
+		t.Fatalf("%v, %+v", err, rep)
+	}
+	aside, err := os.ReadDir(filepath.Join(dir, quarantineDir))
+	if err != nil || len(aside) != 1 {
+		t.Fatalf("quarantine has %v, %v: want the damaged archive", aside, err)
 	}
 }

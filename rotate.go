@@ -394,17 +394,7 @@ func levelsOf(x *index.Index) (levels [NumLevels]uint64) {
 func (l *Log) writeArchive(ctx context.Context, s *segmentFile, name string) (*index.Index, error) {
 	final := l.path(filepath.FromSlash(name))
 	if _, err := l.fs.Stat(final); err == nil {
-		a, err := l.readArchive(name)
-		if err != nil {
-			return nil, err
-		}
-		if a.First() != s.first || a.End() != s.end {
-			return nil, &CorruptError{File: name, What: "the archive is of another range than the segment", Got: fmt.Sprintf("%d to %d", a.First(), a.End()), Want: fmt.Sprintf("%d to %d", s.first, s.end)}
-		}
-		if err := l.fs.SyncDir(l.path(archiveDir)); err != nil { // the attempt before may have ended at this sync
-			return nil, err
-		}
-		return l.indexOf(ctx, s, nil, a)
+		return l.proveArchive(ctx, s, name)
 	} else if !notExist(err) {
 		return nil, err
 	}
@@ -430,6 +420,21 @@ func (l *Log) writeArchive(ctx context.Context, s *segmentFile, name string) (*i
 		return nil, err
 	}
 	return idx, errors.Join(l.fs.SyncDir(l.path(archiveDir)), l.fs.SyncDir(l.path(nextDir)))
+}
+
+// proveArchive reads an archive that an interrupted attempt left, instead of making it again.
+func (l *Log) proveArchive(ctx context.Context, s *segmentFile, name string) (*index.Index, error) {
+	a, err := l.readArchive(name)
+	if err != nil {
+		return nil, err
+	}
+	if a.First() != s.first || a.End() != s.end {
+		return nil, &CorruptError{File: name, What: "the archive is of another range than the segment", Got: fmt.Sprintf("%d to %d", a.First(), a.End()), Want: fmt.Sprintf("%d to %d", s.first, s.end)}
+	}
+	if err := l.fs.SyncDir(l.path(archiveDir)); err != nil { // the attempt before may have ended at this sync
+		return nil, err
+	}
+	return l.indexOf(ctx, s, nil, a)
 }
 
 func (l *Log) fillArchive(ctx context.Context, s *segmentFile, f vfs.File) (*index.Index, error) {

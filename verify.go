@@ -34,6 +34,15 @@ type Report = fsck.Report
 // Finding is one contradiction: file, offset, index, and both values.
 type Finding = fsck.Finding
 
+// Verdict is the answer of a verification.
+type Verdict = fsck.Verdict
+
+// Basis is something from outside the directory that it agrees with: a head, key, checkpoint or receipt.
+type Basis = fsck.Basis
+
+// ControlEntry is an entry that the log itself wrote, as a report lists it.
+type ControlEntry = fsck.Control
+
 // Progress says how far a verification is.
 type Progress = fsck.Progress
 
@@ -53,7 +62,7 @@ func (l *Log) Verify(ctx context.Context, o VerifyOptions) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !l.cfg.ReadOnly || l.state != "" {
+	if !l.cfg.ReadOnly {
 		l.recordVerified(rep)
 	}
 	return rep, nil
