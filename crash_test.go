@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -157,22 +158,22 @@ func TestCrashDuringRecovery(t *testing.T) {
 func nestedCrash(d *vfstest.Disk, h *history, rng *rand.Rand, depth int) error {
 	kind := rng.IntN(5)
 	d = cut(d, kind, rng)
-	trace := cutKinds[kind%len(cutKinds)]
+	trace := []string{cutKinds[kind%len(cutKinds)]}
 	for range depth {
 		at := rng.IntN(40)
 		kind = rng.IntN(5)
-		trace += fmt.Sprintf("; %s after %d operations of recovery", cutKinds[kind%len(cutKinds)], at)
+		trace = append(trace, fmt.Sprintf("%s after %d operations of recovery", cutKinds[kind%len(cutKinds)], at))
 		d.CutAfter(uint64(at))
 		if l, err := Open(diskDir, diskConfig(d, newClock())); err == nil {
 			_ = h.append(l, 1+rng.IntN(300))
 			_ = l.Close()
 		} else if !errors.Is(err, vfstest.ErrPowerCut) {
-			return fmt.Errorf("%s: recovery: %w", trace, err)
+			return fmt.Errorf("%s: recovery: %w", strings.Join(trace, "; "), err)
 		}
 		d = cut(d, kind, rng)
 	}
 	if err := h.afterwards(d, newClock()); err != nil {
-		return fmt.Errorf("%s: %w", trace, err)
+		return fmt.Errorf("%s: %w", strings.Join(trace, "; "), err)
 	}
 	return nil
 }

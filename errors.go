@@ -3,6 +3,7 @@ package immutable
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 var (
@@ -89,12 +90,13 @@ func or(s, empty string) string {
 }
 
 func indent(s string) string {
-	out := "  "
+	var out strings.Builder
+	out.WriteString("  ")
 	for i, r := range s {
-		out += string(r)
+		out.WriteString(string(r))
 		if r == '\n' && i != len(s)-1 {
-			out += "  "
+			out.WriteString("  ")
 		}
 	}
-	return out
+	return out.String()
 }

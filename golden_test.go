@@ -109,7 +109,7 @@ func parseVector(text string) (v *vector, gone []string, err error) {
 	v = &vector{size: -1}
 	header, comment, _ := strings.Cut(text, "\n\n")
 	v.comment = strings.TrimSuffix(comment, "\n")
-	for _, line := range strings.Split(header, "\n") {
+	for line := range strings.SplitSeq(header, "\n") {
 		name, value, _ := strings.Cut(line, ": ")
 		switch name {
 		case "expect":
@@ -391,10 +391,10 @@ func TestVectorsNeverChange(t *testing.T) {
 	files := readTree(t, vectorDir)
 	if got, want := sums(files), string(files[vectorSums]); got != want {
 		diff := map[string]int{}
-		for _, line := range strings.Split(got, "\n") {
+		for line := range strings.SplitSeq(got, "\n") {
 			diff[line]++
 		}
-		for _, line := range strings.Split(want, "\n") {
+		for line := range strings.SplitSeq(want, "\n") {
 			diff[line]--
 		}
 		shown := 0

@@ -71,7 +71,7 @@ func TestZstdAndJqReadArchives(t *testing.T) {
 	sealed := 512 // entries in the two archives
 	var got []string
 	nulls := 0
-	for _, line := range strings.Split(strings.TrimSpace(shell(t, dir, "zstd -dcq archive/* | jq -c .message")), "\n") {
+	for line := range strings.SplitSeq(strings.TrimSpace(shell(t, dir, "zstd -dcq archive/* | jq -c .message")), "\n") {
 		if line == "null" { // a segment or commit line
 			nulls++
 			continue

@@ -95,7 +95,7 @@ func (x *tampered) open(t *testing.T, d *vfstest.Disk, name string) error {
 		return fmt.Errorf("%s is gone", gone)
 	}
 	if err != nil || !x.clean {
-		return nil
+		return nil //nolint:nilerr // it was refused, and nothing is gone: that is right
 	}
 	d = tamperedDisk
 	rep, err := verify()
@@ -190,7 +190,7 @@ func lost(before, after map[string][]byte) string {
 
 // sample calls f for the numbers below n, or for some of them in a short run.
 func sample(rng *rand.Rand, n, about int, f func(int)) {
-	for i := 0; i < n; i++ {
+	for i := range n {
 		if longTests() || n <= about || rng.IntN(n) < about {
 			f(i)
 		}

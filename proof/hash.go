@@ -82,6 +82,19 @@ func Root(leaves []Hash) Hash {
 // String returns h in lower-case hex, the form of the chain and of block hashes.
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
 
+// MarshalText gives the hash in lower-case hex, as String does, so that JSON shows it so.
+func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (h *Hash) UnmarshalText(text []byte) error {
+	v, err := ParseHex(string(text))
+	if err != nil {
+		return err
+	}
+	*h = v
+	return nil
+}
+
 // Base64 returns h in standard base64 with padding, the form of roots and proofs.
 func (h Hash) Base64() string { return base64.StdEncoding.EncodeToString(h[:]) }
 

@@ -164,7 +164,7 @@ func naiveDecode(line []byte) bool {
 	if _, err := d.Token(); err != nil {
 		return false
 	}
-	rebuilt := "" // finds whitespace and escapes in names
+	var rebuilt strings.Builder // finds whitespace and escapes in names
 	for d.More() {
 		token, err := d.Token()
 		if err != nil {
@@ -177,9 +177,9 @@ func naiveDecode(line []byte) bool {
 		name := token.(string)
 		names = append(names, name)
 		members[name] = string(raw)
-		rebuilt += `,"` + name + `":` + string(raw)
+		rebuilt.WriteString(`,"` + name + `":` + string(raw))
 	}
-	if len(names) < 7 || "{"+rebuilt[1:]+"}" != string(line) || !slices.Equal(names[:7], naiveOrder[:7]) {
+	if len(names) < 7 || "{"+rebuilt.String()[1:]+"}" != string(line) || !slices.Equal(names[:7], naiveOrder[:7]) {
 		return false
 	}
 	at := 0

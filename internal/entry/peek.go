@@ -20,12 +20,12 @@ func Peek(line []byte) (unixNano int64, level Level, ok bool) {
 		return 0, 0, false
 	}
 	name := line[levelAt : levelAt+len(`SECURITY"`)]
-	end := bytes.IndexByte(name, '"')
-	if end < 0 {
+	before, _, ok0 := bytes.Cut(name, []byte{'"'})
+	if !ok0 {
 		return 0, 0, false
 	}
 	for l := range Level(NumLevels) {
-		if string(name[:end]) == l.String() {
+		if string(before) == l.String() {
 			return unixNano, l, true
 		}
 	}

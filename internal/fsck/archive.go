@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"math"
+	"slices"
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
 	"github.com/tree-of-life-system/immutable/internal/index"
@@ -450,10 +451,8 @@ func (c *check) checkStray(name string) {
 		c.strange("index/" + name)
 		return
 	}
-	for _, have := range c.shelf.archives {
-		if have == first {
-			return
-		}
+	if slices.Contains(c.shelf.archives, first) {
+		return
 	}
 	// A segment that was sealed after the archives were listed.
 	if c.shelf.waiting(first) != nil && c.checkKind(c.path("archive/"+segment.ArchiveName(first)), false) == nil {

@@ -9,7 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
 
 	"github.com/tree-of-life-system/immutable/internal/identity"
@@ -122,7 +122,7 @@ func (a *assembly) firsts(last uint64) []uint64 {
 	if last > 0 && !seen[0] {
 		out = append(out, 0)
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i] < out[j] })
+	slices.Sort(out)
 	return out
 }
 

@@ -292,19 +292,19 @@ func TestCommitInsideIsFoundInPiecesOfAnySize(t *testing.T) {
 	parts := []string{"\n", "\n", `{"commit":`, `{"commit":`, `{"commit"`, `{"id":`, "x", "\x00"}
 	found := 0
 	for range 20000 {
-		text := ""
+		var text strings.Builder
 		for range rng.IntN(8) {
-			text += parts[rng.IntN(len(parts))]
+			text.WriteString(parts[rng.IntN(len(parts))])
 		}
 		var f commitFinder
-		for rest := []byte(text); len(rest) > 0; {
+		for rest := []byte(text.String()); len(rest) > 0; {
 			n := 1 + rng.IntN(len(rest))
 			f.write(rest[:n])
 			rest = rest[n:]
 		}
-		want := naiveCommitInside([]byte(text))
+		want := naiveCommitInside([]byte(text.String()))
 		if f.found != want {
-			t.Fatalf("%q: got %v, want %v", text, f.found, want)
+			t.Fatalf("%q: got %v, want %v", text.String(), f.found, want)
 		}
 		if want {
 			found++

@@ -195,11 +195,11 @@ func TestNamesParseOnlyWhatTheyMake(t *testing.T) {
 func TestSplitLinesKeepsEveryByte(t *testing.T) {
 	for _, s := range []string{"", "\n", "a\n", "\n\n", "a\nb\n\nc\n"} {
 		lines, err := SplitLines(nil, []byte(s))
-		got := ""
+		var got strings.Builder
 		for _, l := range lines {
-			got += string(l) + "\n"
+			got.WriteString(string(l) + "\n")
 		}
-		if err != nil || got != s {
+		if err != nil || got.String() != s {
 			t.Errorf("SplitLines(%q) = %q, %v", s, lines, err)
 		}
 	}

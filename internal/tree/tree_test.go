@@ -541,9 +541,7 @@ func TestReadersBesideOneWriter(t *testing.T) {
 	var done atomic.Bool
 	var wg sync.WaitGroup
 	for r := range 3 {
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(r), 0))
 			for !done.Load() {
 				if err := readOnce(s, now.Load(), rng); err != nil {
@@ -551,7 +549,7 @@ func TestReadersBesideOneWriter(t *testing.T) {
 					return
 				}
 			}
-		}()
+		})
 	}
 	var f Frontier
 	for k := range uint64(700) {
