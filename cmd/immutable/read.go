@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -332,10 +333,8 @@ func (c *call) follow(l *immutable.Log, next uint64, levels []immutable.Level) e
 }
 
 func selected(l immutable.Level, levels []immutable.Level) bool {
-	for _, want := range levels {
-		if l == want {
-			return true
-		}
+	if slices.Contains(levels, l) {
+		return true
 	}
 	return len(levels) == 0
 }
