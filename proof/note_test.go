@@ -97,6 +97,12 @@ func TestParseCheckpointRefusesEveryOtherSpelling(t *testing.T) {
 			t.Errorf("%s: accepted as %v", name, c)
 		}
 	}
+	// With the empty tree's root nothing else stands against a size that is read as 0.
+	for _, size := range []string{"", "00", "+0", "-0", "0x0", " 0", "x", "9223372036854775808"} {
+		if c, err := ParseCheckpoint(text(testOrigin, size, EmptyRoot().Base64(), "")); err == nil {
+			t.Errorf("size %q: accepted as %v", size, c)
+		}
+	}
 }
 
 // flipPaddingBit sets the lowest unused bit in the base64 of a hash; a lax decoder reads the same hash.
@@ -123,6 +129,9 @@ func TestParseHashRefusesEveryOtherSpelling(t *testing.T) {
 	for _, s := range []string{"", h.String()[:62], h.String() + "00", strings.ToUpper(h.String()), b, strings.Repeat("g", 64)} {
 		if _, err := ParseHex(s); err == nil {
 			t.Errorf("hex %q accepted", s)
+		}
+		if err := new(Hash).UnmarshalText([]byte(s)); err == nil {
+			t.Errorf("text %q accepted", s)
 		}
 	}
 }
@@ -251,6 +260,9 @@ func TestOpenNoteChecksEverySignatureOfAKnownKey(t *testing.T) {
 		{"only a key id", "— x AAAAAA==\n" + good, []Key{k}, false},
 		{"padding bits of an unknown one", "— x AAAAAAF=\n" + good, []Key{k}, false},
 		{"a plus in a name", "— x+y AAAAAAA=\n" + good, []Key{k}, false},
+		{"no name", "—  AAAAAAA=\n" + good, []Key{k}, false},
+		{"a wide space in a name", "— x\u2003y AAAAAAA=\n" + good, []Key{k}, false},
+		{"no dash", strings.TrimPrefix(good, "— "), []Key{k}, false},
 	} {
 		got, err := OpenNote([]byte(text+"\n"+c.sigs), c.keys)
 		if (err == nil) != c.ok || c.ok && got != text {
@@ -309,6 +321,32 @@ func TestCheckpointNeedsTheLogsOwnSignature(t *testing.T) {
 	}
 }
 
+// Whoever opens a checkpoint, alone or in a receipt, can tell bytes that are no note, a note that is altered and one that
+// somebody else signed from each other.
+func TestCheckpointErrorsSayWhatIsWrong(t *testing.T) {
+	s, k := testKey(t, testOrigin)
+	other, _ := testKey(t, "witness.example")
+	c := testCheckpoint(7)
+	signature := func(err error) bool { return errors.As(err, new(*SignatureError)) }
+	is := func(want error) func(error) bool { return func(err error) bool { return errors.Is(err, want) } }
+	for name, tt := range map[string]struct {
+		data []byte
+		want func(error) bool
+	}{
+		"another signer": {sign(t, c.Text(), other), is(ErrNoSignature)},
+		"altered":        {[]byte(testCheckpoint(6).Text() + "\n" + sigLine(t, c.Text(), s)), signature},
+		"no note":        {[]byte(c.Text()), is(ErrMalformedNote)},
+	} {
+		if got, err := OpenCheckpoint(tt.data, testOrigin, []Key{k}); !tt.want(err) || got != (Checkpoint{}) {
+			t.Errorf("%s: got %v, %v", name, got, err)
+		}
+		p := InclusionProof{Index: 3, Hashes: naivePath(3, lines(7)), Checkpoint: tt.data}
+		if got, err := p.Verify(lines(7)[3], testOrigin, []Key{k}); !tt.want(err) || got != (Checkpoint{}) {
+			t.Errorf("receipt, %s: got %v, %v", name, got, err)
+		}
+	}
+}
+
 func TestUnsignedCheckpointIsTextAndEmptyLineOnly(t *testing.T) {
 	s, k := testKey(t, testOrigin)
 	c := testCheckpoint(7)
@@ -325,6 +363,9 @@ func TestUnsignedCheckpointIsTextAndEmptyLineOnly(t *testing.T) {
 	} {
 		if _, err := OpenCheckpoint([]byte(data), testOrigin, nil); err == nil {
 			t.Errorf("%s: accepted", name)
+		}
+		if got, err := OpenCheckpoint([]byte(data), "", nil); err == nil {
+			t.Errorf("%s: accepted as %v where no origin is given", name, got)
 		}
 	}
 	if _, err := OpenCheckpoint([]byte(c.Text()+"\n"), testOrigin, []Key{k}); err == nil {
@@ -368,6 +409,7 @@ func TestParseKeyRefusesEveryOtherSpelling(t *testing.T) {
 		"control":        encode("a\x01", pub),
 		"long name":      encode(strings.Repeat("n", MaxKeyName+1), pub),
 		"no id":          name + "+" + b64,
+		"no key":         name + "+" + id + "+",
 	} {
 		if _, err := ParseKey(s); err == nil {
 			t.Errorf("%s: accepted %q", what, s)
@@ -428,6 +470,8 @@ func TestSplitNotesComesBackAndSaysWhereItStops(t *testing.T) {
 		"two empty lines":       one + "\n\n",
 		"a line more":           one + "x\n\n",
 		"four lines":            "a\n" + one + "\n",
+		"no origin":             strings.TrimPrefix(one, testOrigin) + "\n",
+		"no empty line inside":  strings.Replace(one, "\n\n", "\n", 1) + "\n",
 		"too many signatures":   many + "— x AAAAAAA=\n\n",
 		"longer than a note is": testCheckpoint(1).Text() + "\n— " + strings.Repeat("x", MaxNote) + "\n\n",
 	} {
@@ -526,6 +570,8 @@ func TestParseInclusionProofRefusesEveryOtherSpelling(t *testing.T) {
 		"no header":         "index 3\n\n" + cp,
 		"other version":     "c2sp.org/tlog-proof@v2\nindex 3\n\n" + cp,
 		"no index":          proofHeader + h + "\n\n" + cp,
+		"a bare number":     proofHeader + "3\n" + h + "\n\n" + cp,
+		"only extra":        proofHeader + "extra AA==\n\n" + cp,
 		"index twice":       proofHeader + "index 3\nindex 3\n\n" + cp,
 		"leading zero":      proofHeader + "index 03\n\n" + cp,
 		"index 2^63":        proofHeader + "index 9223372036854775808\n\n" + cp,
