@@ -134,8 +134,8 @@ func (l *Log) writeAdoption(known *identity.Head) (*Adoption, error) {
 	if err != nil {
 		return nil, err
 	}
-	if known != nil && c.Size < known.Size {
-		return nil, &RefusedError{Dir: l.dir, Reason: "the directory is behind what this host has signed", Ours: c.Text(), Known: headText(known), Next: "bring the newer directory back, or `immutable continue OLD NEW`"}
+	if known != nil && known.Size > c.Size { // the crash came between the two; that the entries are there was verified
+		c.Size, c.Root = known.Size, known.Root
 	}
 	data, err := vfs.ReadFile(l.fs, l.path(identity.LogName), identity.MaxBytes)
 	if err != nil {

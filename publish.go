@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -98,7 +99,7 @@ func (p *publisher) resumeHistory() error {
 		if end < p.head.Kept {
 			return &CorruptError{File: checkpointsName, Offset: end, What: "the last note that was kept is damaged"}
 		}
-		if err := l.cutHistory(f, end, length); err != nil {
+		if err := l.cutHistory(f, end, length, p.size); err != nil {
 			return err
 		}
 	}
@@ -154,11 +155,29 @@ func (l *Log) cutNote(b []byte) (note, rest []byte) {
 	return b[:end], b[end+1:]
 }
 
-// cutHistory moves a torn last note aside and cuts it.
-func (l *Log) cutHistory(f vfs.File, end, length int64) error {
+// torn says whether the bytes after the last whole note of the history are one that a crash kept from becoming durable, as
+// docs/format.md, "Torn note", defines it. signed is the size of the newest checkpoint: a note below that was durable.
+func (l *Log) torn(data []byte, signed uint64) bool {
+	if len(data) > maxNote || bytes.Contains(data, []byte("\n\n"+l.id.Origin+"\n")) {
+		return false
+	}
+	_, rest, _ := bytes.Cut(data, []byte("\n"))
+	line, _, found := bytes.Cut(rest, []byte("\n"))
+	if !found {
+		return true
+	}
+	size, err := strconv.ParseUint(string(line), 10, 64)
+	return err != nil || strconv.FormatUint(size, 10) != string(line) || size >= signed
+}
+
+// cutHistory moves a torn last note aside and cuts it. Anything else there stays.
+func (l *Log) cutHistory(f vfs.File, end, length int64, signed uint64) error {
 	data := make([]byte, length-end)
 	if n, err := f.ReadAt(data, end); n < len(data) {
 		return err
+	}
+	if !l.torn(data, signed) {
+		return &CorruptError{File: checkpointsName, Offset: end, What: "what follows the last whole note was not torn by a crash", Got: fmt.Sprintf("%d bytes", len(data))}
 	}
 	if err := l.setAside(quarantineFile(end, data), bytes.NewReader(data), 0, int64(len(data))); err != nil {
 		return fmt.Errorf("move a torn note of %s aside: %w", checkpointsName, err)

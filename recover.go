@@ -1,6 +1,7 @@
 package immutable
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -259,11 +260,18 @@ func (l *Log) finishRotation() error {
 			return err
 		}
 		if !same {
-			if first, ok := segment.ParseName(name, segment.PendingSuffix); ok {
-				if err := l.dropDamagedArchive(first); err != nil {
-					return err
-				}
+			first, ok := segment.ParseName(name, segment.PendingSuffix)
+			if !ok {
+				continue
 			}
+			if err := l.dropDamagedArchive(first); err != nil {
+				return err
+			}
+			if same, err = l.copyOfOpen(name, first); err != nil {
+				return err
+			}
+		}
+		if !same {
 			continue
 		}
 		if err := l.fs.Remove(l.path(pendingDir, name)); err != nil {
@@ -274,6 +282,51 @@ func (l *Log) finishRotation() error {
 		}
 	}
 	return nil
+}
+
+// copyOfOpen says whether a pending file holds what immutable.log begins with: a rotation that got no further than its
+// second step, in a directory that was copied, where one file with two names became two.
+func (l *Log) copyOfOpen(name string, first uint64) (bool, error) {
+	log, err := l.fs.Open(l.path(openName))
+	if err != nil {
+		return false, err
+	}
+	defer log.Close()
+	length, err := log.Size()
+	if err != nil {
+		return false, err
+	}
+	if at, _, _, err := segment.ReadHeader(log, length); err != nil || at != first {
+		return false, nil //nolint:nilerr // load names the damage
+	}
+	f, err := l.fs.Open(l.path(pendingDir, name))
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	n, err := f.Size()
+	if err != nil {
+		return false, err
+	}
+	differs := &CorruptError{File: pendingDir + "/" + name, What: "it begins at the same entry as immutable.log and is no copy of its beginning", Got: fmt.Sprintf("%d bytes", n), Want: fmt.Sprintf("at most %d, and the same ones", length)}
+	if n > length {
+		return false, differs
+	}
+	a, b := bufio.NewReaderSize(io.NewSectionReader(f, 0, n), 1<<16), bufio.NewReaderSize(io.NewSectionReader(log, 0, n), 1<<16)
+	for differs.Offset = 0; differs.Offset < n; differs.Offset++ {
+		x, err := a.ReadByte()
+		if err != nil {
+			return false, fmt.Errorf("read %s: %w", name, err)
+		}
+		y, err := b.ReadByte()
+		if err != nil {
+			return false, fmt.Errorf("read %s: %w", openName, err)
+		}
+		if x != y {
+			return false, differs
+		}
+	}
+	return true, nil
 }
 
 // dropDamagedArchive moves an archive aside that cannot be read, while the pending file it was made from is still there:
@@ -325,6 +378,9 @@ func (l *Log) agree(head *identity.Head) error {
 	size := l.edge.size()
 	ours := proof.Checkpoint{Origin: l.id.Origin, Size: size, Root: l.root}.Text()
 	if size < head.Size {
+		if l.tail.Length > 0 && !l.rebuilt { // a wrong tree lets the first commit line of immutable.log look wrong
+			return l.agreeRebuilt(head, l.tail.Reason)
+		}
 		if l.tail.Length > 0 {
 			return l.tailError("entries that this host has signed are damaged")
 		}
@@ -335,18 +391,7 @@ func (l *Log) agree(head *identity.Head) error {
 	}
 	root, err := l.rootAt(head.Size)
 	if err == nil && root != head.Root && !l.rebuilt {
-		l.rebuilt = true
-		l.logger.Warn("the tree does not yield the signed root; rebuilding it from the entries")
-		l.closeSegments()
-		if l.segments, err = l.layout(); err != nil {
-			return err
-		}
-		l.open = l.segments[len(l.segments)-1]
-		l.view = nil
-		if err := l.loadFull(true); err != nil {
-			return err
-		}
-		return l.agree(head)
+		return l.agreeRebuilt(head, "the tree does not yield the signed root")
 	}
 	if err != nil {
 		return err
@@ -362,6 +407,23 @@ func (l *Log) agree(head *identity.Head) error {
 		return l.tailError("the log was closed cleanly, and then something was added or changed")
 	}
 	return nil
+}
+
+// agreeRebuilt recomputes tree and chain from the entries of every segment, archives too, and compares once more: the
+// entries decide, not what was derived from them.
+func (l *Log) agreeRebuilt(head *identity.Head, reason string) (err error) {
+	l.rebuilt = true
+	l.logger.Warn("tree/ and chain do not yield what was signed; rebuilding them from the entries", "reason", reason)
+	l.closeSegments()
+	if l.segments, err = l.layout(); err != nil {
+		return err
+	}
+	l.open = l.segments[len(l.segments)-1]
+	l.view = nil
+	if err := l.loadFull(true); err != nil {
+		return err
+	}
+	return l.agree(head)
 }
 
 func (l *Log) closeSegments() {
@@ -508,6 +570,9 @@ func (l *Log) findOwed(head *identity.Head) error {
 		}
 		name = quarantineDir + "/" + name
 		data, err := vfs.ReadFile(l.fs, l.path(name), segment.MaxBatchBytes)
+		if errors.Is(err, vfs.ErrTooLarge) || err == nil && len(data) == 0 {
+			continue // recovery did not make it, and no entry may name it: an incomplete batch has 1 byte to 16 MiB
+		}
 		if err != nil {
 			return err
 		}
