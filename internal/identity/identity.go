@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
@@ -66,7 +67,10 @@ func ParseLog(data []byte) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("created: %w", err)
 	}
-	for _, k := range raw.VKeys {
+	for i, k := range raw.VKeys {
+		if slices.Contains(raw.VKeys[:i], k) {
+			return nil, fmt.Errorf("vkeys: %s is listed twice", k)
+		}
 		key, err := proof.ParseKey(k)
 		if err != nil {
 			return nil, fmt.Errorf("vkeys: %w", err)
@@ -152,6 +156,9 @@ func ParseHead(data []byte) (*Head, error) {
 	}
 	if h.Size, err = strconv.ParseUint(raw.Size.String(), 10, 64); err != nil {
 		return nil, fmt.Errorf("size: %w", err)
+	}
+	if h.Size > proof.MaxSize {
+		return nil, fmt.Errorf("size is %d, at most %d", h.Size, uint64(proof.MaxSize))
 	}
 	if h.Kept < 0 {
 		return nil, fmt.Errorf("kept is %d, at least 0", h.Kept)

@@ -38,7 +38,7 @@ func TestRecordsHaveOneEncoding(t *testing.T) {
 		}
 	}
 	for _, s := range append(spoil(string(head)), strings.Replace(string(head), `"size":7`, `"size":07`, 1), strings.Replace(string(head), `"size":7`, `"size":7.0`, 1),
-		strings.Replace(string(head), `"kept":1`, `"kept":-1`, 1)) {
+		strings.Replace(string(head), `"size":7`, `"size":9223372036854775808`, 1), strings.Replace(string(head), `"kept":1`, `"kept":-1`, 1)) {
 		if h, err := ParseHead([]byte(s)); err == nil {
 			t.Errorf("ParseHead(%q) = %+v, want an error", s, h)
 		}
@@ -56,6 +56,18 @@ func TestNoByteOfARecordIsIgnored(t *testing.T) {
 				t.Fatalf("offset %d bit %d: flipped head reads the same", i, bit)
 			}
 		}
+	}
+}
+
+func TestAKeyIsListedOnce(t *testing.T) {
+	const key = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
+	l := &Log{Origin: "PeterNeumann", VKeys: []string{key}}
+	if _, err := ParseLog(l.Append(nil)); err != nil {
+		t.Fatal(err)
+	}
+	l.VKeys = append(l.VKeys, key)
+	if l, err := ParseLog(l.Append(nil)); err == nil {
+		t.Errorf("read %+v, want an error", l)
 	}
 }
 
