@@ -299,6 +299,9 @@ func plural(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
+	if strings.HasSuffix(what, "sh") {
+		what += "e"
+	}
 	return count(n) + " " + what + "s"
 }
 
