@@ -162,6 +162,8 @@ class Verifier:
 
     def names(self, folder):
         try:
+            if folder and not stat.S_ISDIR(os.lstat(self.path(folder)).st_mode):
+                raise NotADirectoryError
             with os.scandir(self.path(folder) if folder else self.dir) as entries:
                 return sorted(entry.name for entry in entries)
         except FileNotFoundError:
@@ -220,6 +222,9 @@ class Verifier:
             return None
         path = os.path.join(self.state_dir, sha256(self.origin.encode()).hex(), "head")
         try:
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                self.find(path, None, None, "not a regular file", "another kind of file", "a regular file")
+                return None
             with open(path, "rb") as f:
                 data = f.read(MAX_NOTE)
         except (FileNotFoundError, NotADirectoryError):

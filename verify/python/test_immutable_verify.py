@@ -524,6 +524,25 @@ class TestGoodLogs(Case):
             self.expect("refuted", log.verify(), "strange")
             path.unlink()
 
+    def test_symbolic_links_and_pipes(self):
+        log = self.sealed()
+        head = next(log.state.rglob("head"))
+        for path in [log.dir / name for name in ("archive", "tree", "quarantine", "immutable.log", "log.json")] + [head]:
+            aside = path.parent / (path.name + ".aside")
+            log.put("quarantine/strange", b"")
+            path.rename(aside)
+            path.symlink_to(aside)
+            with self.subTest(link=path.name):
+                self.expect("refuted", log.verify(), "not a")
+            path.unlink()
+            if aside.is_file():
+                os.mkfifo(path)
+                with self.subTest(pipe=path.name):
+                    self.expect("refuted", log.verify(), "not a")
+                path.unlink()
+            aside.rename(path)
+        self.expect("proven", log.verify())
+
 
 class TestCrashes(Case):
     def test_incomplete_batch(self):
