@@ -560,10 +560,11 @@ func (g *vectors) crashes(small *vector) {
 	v.files["log/checkpoints"] = v.files["log/checkpoints"][:len(v.files["log/checkpoints"])-20]
 	three("torn-note", "the last note of checkpoints is torn", v, "checkpoints")
 	m.close()
-	g.refute("torn-note-published", "the last note of checkpoints is damaged, and checkpoint is of its size: the note was durable before, so no crash tore it", small, func(v *vector) {
+	g.refute("torn-note-published", "the last note of checkpoints is damaged, and not as a power cut leaves it: the same note is whole in checkpoint", small, func(v *vector) {
 		history := v.files["log/checkpoints"]
 		kept := bytes.LastIndex(history, []byte("\n\n"+vectorOrigin)) + 2
-		v.files["log/checkpoints"] = history[:len(history)-20]
+		v.files["log/checkpoints"] = bytes.Clone(history)
+		v.files["log/checkpoints"][len(history)-20] ^= 1
 		v.editHead(g.t, func(h *identity.Head) { h.Kept = int64(kept) })
 	}, checkpointsName)
 	g.refute("history-kept", "the head's kept is not where a note ends", small, func(v *vector) {

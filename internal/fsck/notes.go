@@ -403,13 +403,38 @@ func (h *history) isTorn(offset int64) bool {
 	if bytes.Contains(rest, []byte("\n\n"+c.origin+"\n")) {
 		return false
 	}
-	_, rest, _ = bytes.Cut(rest, []byte("\n"))
-	line, _, found := bytes.Cut(rest, []byte("\n"))
+	_, after, _ := bytes.Cut(rest, []byte("\n"))
+	line, _, found := bytes.Cut(after, []byte("\n"))
 	if !found || c.latest == nil {
 		return true
 	}
 	size, err := strconv.ParseUint(string(line), 10, 64)
-	return err != nil || strconv.FormatUint(size, 10) != string(line) || size > c.latestAt.Size
+	if err != nil || strconv.FormatUint(size, 10) != string(line) || size > c.latestAt.Size {
+		return true
+	}
+	return size == c.latestAt.Size && tornFrom(rest, append(bytes.Clone(c.latest), '\n'), offset)
+}
+
+// tornFrom says whether rest, at offset in its file, is what a power cut may leave of the bytes want: cut short, or with
+// zeros where a sector was not written. A byte that was changed is something else.
+func tornFrom(rest, want []byte, offset int64) bool {
+	const sector = 512
+	if len(rest) > len(want) || bytes.Equal(rest, want) {
+		return false
+	}
+	for i := range rest {
+		if rest[i] == want[i] {
+			continue
+		}
+		end := i
+		for end < len(rest) && rest[end] == 0 && (offset+int64(end))/sector == (offset+int64(i))/sector {
+			end++
+		}
+		if end < len(rest) && (offset+int64(end))%sector != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // finishHistory compares the newest checkpoint with the last that is kept.

@@ -30,6 +30,19 @@ DIR_FILES = ("log.json", "lock", "immutable.log", "chain", "checkpoint", "checkp
 DIR_DIRS = ("pending", "archive", "index", "tree", "quarantine", "next")
 
 
+
+def torn_from(rest, want, offset):
+    """Is rest, at offset in its file, what a power cut may leave of want: cut short, or zeros where a sector was not written?"""
+    if len(rest) > len(want) or rest == want:
+        return False
+    for i, (got, expected) in enumerate(zip(rest, want)):
+        if got != expected:
+            end = min(len(rest), (offset + i) // 512 * 512 + 512 - offset)
+            if any(rest[i:end]):
+                return False
+    return True
+
+
 @dataclass(frozen=True)
 class Finding:
     file: str
@@ -379,7 +392,9 @@ class Verifier:
             published = open_checkpoint(self.checkpoint_note, self.origin, self.keys).size if self.checkpoint_note is not None else 0
         except Refuse:
             return True  # refuted anyway
-        return len(lines[1]) > 20 or int(lines[1]) > published
+        if len(lines[1]) > 20 or int(lines[1]) > published:
+            return True
+        return int(lines[1]) == published and torn_from(data, self.checkpoint_note + b"\n", offset)
 
     # Entries
 

@@ -589,12 +589,21 @@ class TestCrashes(Case):
         log.put("checkpoints", whole + note[:40])
         self.expect("proven", log.verify(), "ends within a note")
         self.expect("unknown", log.verify(state=False))
-        log.put("checkpoint", note)
-        self.expect("refuted", log.verify(state=False), "whole note")
+        log.put("checkpoint", note)   # a note may be kept after it was published
+        self.expect("unknown", log.verify(state=False))
+        for damaged in (note[:40] + b"x", note[:-10] + bytes([note[-10] ^ 1]) + note[-9:] + b"\n", note + b"\n\n"):
+            log.put("checkpoints", whole + damaged)
+            self.expect("refuted", log.verify(state=False), "checkpoints")
+        start = len(whole)
+        sector = start // 512 * 512 + 512 - start
+        log.put("checkpoints", whole + note[:20] + bytes(min(sector, len(note) + 1) - 20) + (note + b"\n")[sector:])
+        self.expect("unknown", log.verify(state=False))
+        log.put("checkpoints", whole + note[:20] + bytes(1) + note[21:] + b"\n")
+        self.expect("refuted", log.verify(state=False), "checkpoints")
         log.put("checkpoint", log.make_note(6))
         log.put("checkpoints", whole[:-1])
         self.expect("refuted", log.verify(), "shorter than the head says")
-        self.expect("refuted", log.verify(state=False), "whole note")
+        self.expect("unknown", log.verify(state=False))
 
     def test_tree_beyond_the_newest_checkpoint(self):
         log = self.new()
@@ -860,7 +869,7 @@ class TestTampering(Case):
                 self.expect("refuted", log.verify(state=False))
         size = log.history.rindex(b"\n6\n") + 1
         for history, verdict in ((log.history + b"\n", "unknown"), (log.history[:size], "unknown"), (log.history[:size] + b"6", "unknown"),
-                                 (log.history[:size] + b"7\n", "unknown"), (log.history[:size] + b"6\n", "refuted"), (log.history[:-1], "refuted"),
+                                 (log.history[:size] + b"7\n", "unknown"), (log.history[:size] + b"6\n", "unknown"), (log.history[:-1], "unknown"),
                                  (log.history + bytes(f.MAX_NOTE), "unknown"), (log.history + bytes(f.MAX_NOTE + 1), "refuted"),
                                  (log.history + b"\n\n" + log.note, "refuted"), (four[:30], "refuted")):
             with self.changed(log.dir / "checkpoints", history):
