@@ -47,6 +47,7 @@ type check struct {
 	rep        *Report
 	perFile    map[string]int
 	unreadable int // things that could not be read
+	receipts   int // entries that are the ones somebody outside was told of
 	leftovers  int // things that a crash may leave, while no head says whether there was one
 
 	known  bool // log.json was read: origin and keys hold
@@ -114,13 +115,18 @@ func (c *check) decide(changed bool) {
 		r.Verdict = Refuted
 	case c.unreadable > 0 || c.leftovers > 0:
 		r.Verdict = Unknown
-	case len(r.Basis) > 0:
-		r.Verdict = Proven
-		if r.Covered < r.Size {
-			c.note(Finding{File: ".", Offset: -1, Index: int64(r.Covered), What: fmt.Sprintf("entries %d to %d are newer than everything known from outside: they agree with the directory only", r.Covered, r.Size-1)})
-		}
 	default:
 		r.Verdict = Consistent
+		// A key or a checkpoint that covers nothing agrees with any entries: whoever has the first checkpoint can write them.
+		covers := r.Size == 0 || r.Covered > 0 || c.receipts > 0
+		for _, b := range r.Basis {
+			if covers || b.Kind == "head" {
+				r.Verdict = Proven
+			}
+		}
+		if len(r.Basis) > 0 && r.Covered < r.Size {
+			c.note(Finding{File: ".", Offset: -1, Index: int64(r.Covered), What: fmt.Sprintf("entries %d to %d are newer than everything known from outside: they agree with the directory only", r.Covered, r.Size-1)})
+		}
 	}
 	if c.known && !r.Signed {
 		c.note(Finding{File: identity.LogName, Offset: -1, Index: -1, What: "unsigned: this log has no keys, so whoever can write the directory can also make another that agrees with itself"})

@@ -60,6 +60,28 @@ func TestVerdictNamesWhatItStandsOn(t *testing.T) {
 	}
 }
 
+// TestKeyThatSignedNoEntryProvesNone has entries that anybody may have written after the checkpoint of the empty log.
+func TestKeyThatSignedNoEntryProvesNone(t *testing.T) {
+	b := newBook(t, "example.com/log", true)
+	b.noHead = true
+	o := b.options()
+	o.Keys, o.Checkpoints = []string{b.signer.VKey()}, [][]byte{b.files["checkpoint"]}
+	want(t, verify(t, o), Proven) // the empty log itself
+	b.add(300)
+	o = b.options()
+	o.Keys = []string{b.signer.VKey()}
+	r := verify(t, o)
+	want(t, r, Consistent)
+	if r.Covered != 0 || len(r.Basis) != 1 || len(r.Notes) == 0 {
+		t.Errorf("covered %d, basis %v, notes %v", r.Covered, r.Basis, r.Notes)
+	}
+	empty := b.note(proof.Checkpoint{Origin: "example.com/log", Root: proof.EmptyRoot()}.Text())
+	o.Checkpoints = [][]byte{empty}
+	want(t, verify(t, o), Consistent)
+	o.Receipts = []Receipt{{Index: 7, Leaf: b.leaves[7]}}
+	want(t, verify(t, o), Proven)
+}
+
 func TestUnsignedLogIsConsistentOrProvenByHead(t *testing.T) {
 	b := small(t, "example.com/log", false)
 	want(t, verify(t, b.options()), Proven)

@@ -153,6 +153,7 @@ func (c *check) addProof(j *joiner, name string, data []byte) {
 			c.find(f)
 			return
 		}
+		c.receipts++
 		c.rep.Basis = append(c.rep.Basis, Basis{Kind: "receipt", Detail: name, Size: 0})
 	}})
 }
@@ -176,6 +177,7 @@ func (c *check) addReceipt(j *joiner, r Receipt) {
 		if !good || r.Leaf == none && r.Chain == none {
 			return
 		}
+		c.receipts++
 		b := Basis{Kind: "receipt", Detail: r.Name}
 		if r.Chain != none {
 			b.Size = r.Index + 1

@@ -82,7 +82,7 @@ class Verifier:
         self.final, self.checkpoint, self.last_kept, self.history_size = Position(), None, None, 0
         self.targets, self.newest, self.recoveries, self.other_types = [], None, [], {}
         self.tree, self.tree_bad, self.overlap, self.overlap_from = {}, set(), {}, ""
-        self.opened = []
+        self.opened, self.given = [], []
 
     # Results
 
@@ -121,7 +121,11 @@ class Verifier:
             return "refuted"
         if self.unknowns:
             return "unknown"
-        return "proven" if self.basis() else "consistent"
+        return "proven" if self.head or self.basis() and (self.covered() or not self.final.size) else "consistent"
+
+    def covered(self):
+        """Entries below are covered by a key or checkpoint from outside: one of size 0 agrees with any entries."""
+        return max([self.newest.size if self.pins and self.newest else 0, *self.given])
 
     def basis(self):
         """What from outside the directory was compared with it."""
@@ -327,6 +331,7 @@ class Verifier:
         for path, data in self.evidence:
             try:
                 earlier = open_checkpoint(data, self.origin, self.keys)
+                self.given.append(earlier.size)
                 self.targets.append(Target(earlier.size, earlier.root, path, None))
             except Refuse as refuse:
                 self.refused(path, 0, None, refuse)

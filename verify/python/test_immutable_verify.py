@@ -480,6 +480,14 @@ class TestGoodLogs(Case):
         later = log.make_note()
         self.expect("refuted", self.small().verify(evidence=[("kept", later)]), "more entries")
 
+    def test_key_that_signed_no_entry_proves_none(self):
+        log = self.new()
+        self.expect("proven", log.verify(state=False, key=True))
+        log.batch(entry(0))
+        self.expect("consistent", log.verify(state=False, key=True))
+        log.checkpoint()
+        self.expect("proven", log.verify(state=False, key=True))
+
     def test_without_vkeys_the_text_alone_counts(self):
         log = self.small(seed=None)
         path = log.dir / "checkpoint"
