@@ -205,6 +205,14 @@ func compareCheckpoints(c *call, l *immutable.Log, argA, argB string) error {
 	if err != nil && !errors.As(err, &mismatch) {
 		return err
 	}
+	if err != nil {
+		err = fmt.Errorf("the log of %d entries does not begin with that of %d: %w", b.Size, a.Size, err)
+		for _, n := range []note{a, b} { // this log's own proof tells whose history a file is not of
+			if root, rootErr := l.RootAt(c.ctx, n.Size); rootErr == nil && root != n.Root {
+				err = fmt.Errorf("the checkpoint of %d entries is of another history than this log, whose root there is %s: keep it, one of the two is a fork", n.Size, root.Base64())
+			}
+		}
+	}
 	return c.printComparison(a, b, hashes, err)
 }
 
@@ -239,7 +247,7 @@ func (c *call) printComparison(a, b note, hashes []proof.Hash, differ error) err
 		}
 	}
 	if differ != nil {
-		return &noError{fmt.Errorf("the log of %d entries does not begin with that of %d: %w", b.Size, a.Size, differ)}
+		return &noError{differ}
 	}
 	return nil
 }

@@ -116,6 +116,7 @@ func outside(o *immutable.VerifyOptions, keys, checkpoints, receipts, proofs []s
 		if err != nil {
 			return fmt.Errorf("--key is neither a verifier key nor a file of them: %w", err)
 		}
+		before := len(o.Keys)
 		for line := range strings.Lines(string(data)) {
 			if line = strings.TrimSpace(line); line == "" {
 				continue
@@ -124,6 +125,9 @@ func outside(o *immutable.VerifyOptions, keys, checkpoints, receipts, proofs []s
 				return fmt.Errorf("%s: %w", k, err)
 			}
 			o.Keys = append(o.Keys, line)
+		}
+		if len(o.Keys) == before { // else an emptied file would pin nothing, and nobody would be told
+			return fmt.Errorf("%s holds no verifier key", k)
 		}
 	}
 	for _, name := range checkpoints {
@@ -218,6 +222,9 @@ func (c *call) report(r *immutable.Report) error {
 		say = fmt.Sprintf("%s of %s entries are covered by something from outside the directory", count(r.Covered), count(r.Size))
 	case immutable.Consistent:
 		colour, say = yellow, "everything agrees with itself; nothing from outside was there to compare it with"
+		if len(r.Basis) > 0 {
+			say = "everything agrees with itself; what was there from outside covers none of its entries"
+		}
 	case immutable.Refuted:
 		colour, say = red, fmt.Sprintf("%s found", plural(len(r.Findings)+r.Omitted, "contradiction"))
 	default:

@@ -180,7 +180,7 @@ func TestCompareFindsAForkByTheLogsOwnKey(t *testing.T) {
 	}
 	mustRun(t, env, nil, "log", "audit", "more")
 	r := run(t, env, nil, "checkpoint", "compare", file, "2")
-	if r.code != exitNo || !bytes.Contains(r.out, []byte("NOT consistent")) {
+	if r.code != exitNo || !bytes.Contains(r.out, []byte("NOT consistent")) || !bytes.Contains(r.errOut, []byte("the checkpoint of 1 entries is of another history")) {
 		t.Fatalf("exit code %d: %s%s", r.code, r.out, r.errOut)
 	}
 	r = run(t, env, nil, "checkpoint", "compare", "2", file, "--json")
