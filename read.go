@@ -63,13 +63,18 @@ func (l *Log) Entries(ctx context.Context, q Query) iter.Seq2[Entry, error] {
 			return
 		}
 		at, err := l.committed()
+		n, enough := 0, false
 		if err == nil {
-			err = l.scan(ctx, &q, &at, func(e *Entry) bool { return yield(*e, nil) })
+			err = l.scan(ctx, &q, &at, func(e *Entry) bool {
+				n++
+				enough = !yield(*e, nil)
+				return !enough
+			})
 		}
-		if err == nil && !q.Reverse {
-			err = l.readableEnd(&q)
+		if err == nil {
+			err = l.readableEnd(&q, at.size(), n)
 		}
-		if err != nil {
+		if err != nil && !enough {
 			yield(Entry{}, err)
 		}
 	}
@@ -85,11 +90,15 @@ func (l *Log) committed() (edge, error) {
 	return l.edge, nil
 }
 
-// readableEnd is the damage behind the last readable entry of a log that was opened read-only in spite of it.
-func (l *Log) readableEnd(q *Query) error {
+// readableEnd is the damage behind the last readable entry of a log that was opened read-only in spite of it, where the n
+// entries that q got are not the whole answer for it.
+func (l *Log) readableEnd(q *Query, size uint64, n int) error {
 	damage := l.damaged()
-	if damage == nil || q.Limit > 0 {
+	switch {
+	case damage == nil, !q.Reverse && q.Limit > 0 && n >= q.Limit, q.Reverse && q.From > 0 && q.From < size:
 		return nil
+	case q.Reverse:
+		return fmt.Errorf("entries newer than these cannot be read: %w", damage)
 	}
 	return fmt.Errorf("entries after these cannot be read: %w", damage)
 }

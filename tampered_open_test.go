@@ -249,3 +249,47 @@ func TestCopyBesideAnUnpublishedHeadIsAdopted(t *testing.T) {
 	p.use("copy", 1)
 	p.proven("copy", 61)
 }
+
+// TestDamagedEndIsNotTakenForTheEnd reads a log whose newest entries are lost, in every way that could miss them.
+func TestDamagedEndIsNotTakenForTheEnd(t *testing.T) {
+	p := newPlace(t)
+	p.use("log", 300)
+	l, err := p.open("log")
+	must(t, err)
+	must(t, l.Rotate(context.Background()))
+	must(t, l.Close())
+	overwrite(t, p.path("log", openName), func([]byte) []byte { return nil })
+	cfg := p.cfg
+	cfg.ReadOnly = true
+	l, err = Open(p.path("log"), &cfg)
+	must(t, err)
+	for _, c := range []struct {
+		q    Query
+		want int
+		fail bool
+	}{
+		{Query{}, 256, true},
+		{Query{Limit: 10}, 10, false},
+		{Query{From: 250, Limit: 10}, 6, true},
+		{Query{From: 256, Limit: 10}, 0, true},
+		{Query{Reverse: true, Limit: 10}, 10, true},
+		{Query{Reverse: true, From: 290, Limit: 10}, 10, true},
+		{Query{Reverse: true, From: 200, Limit: 10}, 10, false},
+	} {
+		n, failed := 0, false
+		for _, err := range l.Entries(context.Background(), c.q) {
+			if err != nil {
+				failed = true
+				continue
+			}
+			n++
+		}
+		if n != c.want || failed != c.fail {
+			t.Errorf("%+v: %d entries, error %v; want %d, %v", c.q, n, failed, c.want, c.fail)
+		}
+		for range l.Entries(context.Background(), c.q) {
+			break // must be the last call
+		}
+	}
+	must(t, l.Close())
+}

@@ -292,15 +292,18 @@ func tailEntries(c *call, n int, follow bool, levels []immutable.Level) (err err
 	next := l.Size()
 	if n > 0 {
 		var newest []immutable.Entry
+		var broken error // a damaged log's newest readable entries are printed all the same
 		for e, err := range l.Entries(c.ctx, immutable.Query{Levels: levels, Reverse: true, Limit: n}) {
-			if err != nil {
-				return err
+			if broken = err; err == nil {
+				newest = append(newest, e)
 			}
-			newest = append(newest, e)
 		}
 		for i := len(newest) - 1; i >= 0; i-- {
 			c.entry(&newest[i])
 			next = max(next, newest[i].Index+1)
+		}
+		if broken != nil {
+			return broken
 		}
 	}
 	if !follow {
