@@ -82,6 +82,15 @@ func TestKeyThatSignedNoEntryProvesNone(t *testing.T) {
 	want(t, verify(t, o), Proven)
 }
 
+func TestReceiptOfAnImpossibleEntryRefutes(t *testing.T) {
+	b := small(t, "example.com/log", true)
+	for _, index := range []uint64{b.size(), 1<<63 - 1, 1<<64 - 1} {
+		o := b.options()
+		o.Receipts = []Receipt{{Index: index}}
+		want(t, verify(t, o), Refuted)
+	}
+}
+
 func TestUnsignedLogIsConsistentOrProvenByHead(t *testing.T) {
 	b := small(t, "example.com/log", false)
 	want(t, verify(t, b.options()), Proven)

@@ -161,6 +161,10 @@ func (c *check) addProof(j *joiner, name string, data []byte) {
 // addReceipt adds what an append returned.
 func (c *check) addReceipt(j *joiner, r Receipt) {
 	none := proof.Hash{}
+	if r.Index >= proof.MaxSize { // no log has it, and its size has no number
+		c.find(Finding{File: r.Name, Offset: -1, Index: -1, What: "the entry is not there", Got: fmt.Sprint(r.Index), Want: fmt.Sprintf("an index below %d", uint64(proof.MaxSize))})
+		return
+	}
 	j.claimEntry(&entryClaim{index: r.Index, file: r.Name, check: func(leaf, chain proof.Hash) {
 		f := Finding{File: r.Name, Offset: -1, Index: int64(r.Index), Hint: "the entry was changed after it was acknowledged"}
 		good := true
