@@ -3,9 +3,11 @@ package immutable
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
 	"github.com/tree-of-life-system/immutable/internal/identity"
@@ -24,6 +26,9 @@ func (l *Log) load(head *identity.Head) error {
 	}
 	l.open = segments[len(segments)-1]
 	if l.store, err = tree.OpenStore(l.fs, l.dir); err != nil {
+		return err
+	}
+	if err := l.meet(); err != nil {
 		return err
 	}
 	if head != nil && head.Clean && !l.hasPending() {
@@ -47,6 +52,48 @@ func (l *Log) load(head *identity.Head) error {
 		err = l.loadFull(true)
 	}
 	return err
+}
+
+// meet checks that no sealed segment is missing: each archive must end where the next segment begins. It reads the last bytes
+// of each, which say how many frames it has; whether they are the right ones is for reads and verification to say.
+func (l *Log) meet() error {
+	for i, s := range l.segments {
+		if s.kind != archived {
+			continue
+		}
+		name := segmentPath(s)
+		end, err := l.archiveEnd(s.first, name)
+		if err != nil {
+			return err
+		}
+		if next := l.segments[i+1]; end != next.first {
+			return &CorruptError{File: segmentPath(next), What: fmt.Sprintf("a segment is missing, or %s is not whole: it ends at entry %d and the next one there is begins elsewhere", name, end), Got: fmt.Sprintf("first entry %d", next.first), Want: fmt.Sprint(end)}
+		}
+	}
+	return nil
+}
+
+// archiveEnd is the index after an archive's last entry, by the number of frames in its seek table.
+func (l *Log) archiveEnd(first uint64, name string) (uint64, error) {
+	const footer = 9 // number of frames, descriptor, magic
+	f, err := l.fs.Open(l.path(filepath.FromSlash(name)))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return 0, err
+	}
+	var b [footer]byte
+	if n, err := f.ReadAt(b[:], max(size-footer, 0)); n < footer {
+		return 0, &CorruptError{File: name, What: fmt.Sprintf("too short for an archive: %v", err), Got: fmt.Sprintf("%d bytes", size)}
+	}
+	frames := uint64(binary.LittleEndian.Uint32(b[:]))
+	if frames < 3 {
+		return 0, &CorruptError{File: name, Offset: size - footer, What: "number of frames in the seek table", Got: fmt.Sprint(frames), Want: "at least 3"}
+	}
+	return first + (frames-2)*tree.GroupSize, nil
 }
 
 func (l *Log) hasPending() bool {

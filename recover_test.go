@@ -484,3 +484,36 @@ func TestDamagedArchiveBesideItsPendingFileIsMadeAgain(t *testing.T) {
 		t.Fatalf("quarantine has %v, %v: want the damaged archive", aside, err)
 	}
 }
+
+func TestOpenNoticesAMissingSealedSegment(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "log")
+	l := openTest(t, dir, nil)
+	for range 4 {
+		fill(t, l, 300, 100)
+		if err := l.Rotate(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	segments := l.SealedSegments()
+	closeTest(t, l)
+	if len(segments) != 4 {
+		t.Fatalf("sealed %v", segments)
+	}
+	for _, first := range segments {
+		name := filepath.Join(dir, archiveDir, segment.ArchiveName(first))
+		if err := os.Rename(name, name+".away"); err != nil {
+			t.Fatal(err)
+		}
+		var damage *CorruptError
+		if l, err := Open(dir, &Config{StateDir: l.cfg.StateDir}); !errors.As(err, &damage) {
+			if err == nil {
+				closeTest(t, l)
+			}
+			t.Fatalf("without the segment from %d on: %v, want a CorruptError", first, err)
+		}
+		if err := os.Rename(name+".away", name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closeTest(t, openTest(t, dir, nil))
+}
