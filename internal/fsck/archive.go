@@ -167,7 +167,8 @@ func groupRoot(leaves *[groupSize]proof.Hash) proof.Hash {
 	return row[0]
 }
 
-// join reads all segments in order.
+// join reads all segments in order, and settles what is claimed beyond their end: for that the history must be read to its
+// own end, which needs the pool.
 func (c *check) join(j *joiner) error {
 	p := newPool(c, c.o.Workers)
 	order := make(chan *unit, 2*c.o.Workers+2)
@@ -218,6 +219,7 @@ func (c *check) join(j *joiner) error {
 	for name := range c.shelf.derived {
 		c.checkStray(name)
 	}
+	j.finish()
 	return c.ctx.Err()
 }
 
@@ -299,6 +301,9 @@ func (j *joiner) endArchive(u *unit, joined bool) {
 			f.What, f.Got, f.Want = "the root in the closing commit line is not that of the entries", root.Base64(), want.Base64()
 			c.find(f)
 		}
+	}
+	if r := j.twin; r != nil && r.first == s.first && j.twinEnd < size {
+		c.find(Finding{File: r.name, Offset: r.length, Index: int64(j.twinEnd), What: "ends before its archive does", Got: fmt.Sprintf("entries below %d", j.twinEnd), Want: fmt.Sprintf("below %d", size)})
 	}
 	// Until it is sealed a segment may wait for its checkpoint.
 	if u.sealed {
@@ -451,7 +456,7 @@ func (c *check) checkStray(name string) {
 		c.strange("index/" + name)
 		return
 	}
-	if slices.Contains(c.shelf.archives, first) {
+	if c.shelf.unlisted || slices.Contains(c.shelf.archives, first) {
 		return
 	}
 	// A segment that was sealed after the archives were listed.

@@ -86,7 +86,6 @@ func (c *check) run() error {
 	if err := c.join(j); err != nil {
 		return err
 	}
-	j.finish()
 	c.readQuarantine()
 	c.finishHistory(j)
 	c.finishHead(j)

@@ -53,7 +53,9 @@ type joiner struct {
 	lost   bool   // a segment could not be read or joined; that is reported, so what misses its entries is not to blame
 	bytes  int64
 
-	current *sealed // the archive that was taken last
+	current *sealed  // the archive that was taken last
+	twin    *rawFile // the pending file of the same segment, if there still is one and it is whole
+	twinEnd uint64   // the entries that it holds are below
 }
 
 func newJoiner(c *check) *joiner {
@@ -84,7 +86,7 @@ func (j *joiner) begin(name string, first uint64, chain proof.Hash) bool {
 		f.Offset, f.Index = -1, int64(j.size)
 		f.What = fmt.Sprintf("entries %d to %d, which come before this segment, are missing", j.size, first-1)
 		f.Hint = hintRepair
-		if j.lost {
+		if j.lost || j.c.shelf.unlisted {
 			f.What, f.Hint = fmt.Sprintf("entries %d to %d were not checked, because they could not be read", j.size, first-1), ""
 			j.c.note(f)
 		} else {

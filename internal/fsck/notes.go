@@ -16,19 +16,19 @@ import (
 // pinned nothing else will do. Without log.json only the form is checked.
 func (c *check) openNote(data []byte) (text string, pinned bool, err error) {
 	if len(data) > proof.MaxNote {
-		return "", false, fmt.Errorf("%d bytes, at most %d are read", len(data), proof.MaxNote)
+		return "", false, fmt.Errorf("%w: %d bytes, at most %d are read", proof.ErrMalformedNote, len(data), proof.MaxNote)
 	}
 	if !c.known {
 		text, _, found := strings.Cut(string(data), "\n\n")
 		if !found {
-			return "", false, errors.New("no empty line after the text")
+			return "", false, fmt.Errorf("%w: no empty line after the text", proof.ErrMalformedNote)
 		}
 		return text + "\n", false, nil
 	}
 	if len(c.keys) == 0 {
 		text, found := strings.CutSuffix(string(data), "\n\n")
 		if !found || strings.Contains(text, "\n\n") {
-			return "", false, errors.New("in a log without keys a note is its text and one empty line")
+			return "", false, fmt.Errorf("%w: in a log without keys a note is its text and one empty line", proof.ErrMalformedNote)
 		}
 		return text + "\n", false, nil
 	}
@@ -48,6 +48,9 @@ func (c *check) openCheckpoint(data []byte) (proof.Checkpoint, bool, error) {
 		return proof.Checkpoint{}, false, err
 	}
 	at, err := proof.ParseCheckpoint(text)
+	if err != nil && len(c.keys) == 0 { // nobody signed that it is one
+		err = fmt.Errorf("%w: %w", proof.ErrMalformedNote, err)
+	}
 	if err == nil && c.known && at.Origin != c.origin {
 		err = fmt.Errorf("%w: %q, this log is %q", proof.ErrOrigin, at.Origin, c.origin)
 	}
@@ -196,7 +199,7 @@ type history struct {
 	c      *check
 	file   vfs.File
 	length int64
-	err    error // why there is no file
+	err    error // why there is no file, or, once order is closed, why it was not read to its end
 	order  chan *noteBatch
 	batch  []histNote // rest of the current one
 	ended  bool
@@ -270,6 +273,7 @@ func (h *history) start(p *pool) {
 		}
 		if err := h.cut(send); err != nil {
 			h.c.fault(historyName, -1, err, "")
+			h.err = err
 		}
 	})
 }

@@ -75,6 +75,9 @@ func (j *joiner) shadow(r *rawFile) error {
 		j.repeat(r, end)
 	}
 	j.checkTail(r, tail)
+	if tail.Length == 0 {
+		j.twin, j.twinEnd = r, end.size
+	}
 	return nil
 }
 

@@ -25,6 +25,7 @@ type shelf struct {
 	pending  []*rawFile
 	open     *rawFile        // nil when it could not be opened
 	derived  map[string]bool // names in index/ that nobody asked for yet
+	unlisted bool            // archive/ or pending/ could not be listed: what is missing may be there
 }
 
 // A rawFile is an open or pending segment, as long as it was at the beginning.
@@ -55,6 +56,7 @@ func (c *check) openShelf() {
 	var archives, pending []string
 	for range maxListings {
 		s.close()
+		s.unlisted = false
 		archives, pending = c.names("archive"), c.names("pending")
 		for _, name := range pending {
 			if first, ok := segment.ParseName(name, segment.PendingSuffix); ok && len(s.pending) < maxOpen {
@@ -85,12 +87,13 @@ func (c *check) openShelf() {
 
 // names is list without findings.
 func (c *check) names(dir string) []string {
-	if c.checkKind(c.path(dir), true) != nil {
-		return nil
+	err := c.checkKind(c.path(dir), true)
+	var names []string
+	if err == nil {
+		names, err = c.o.FS.ReadDir(c.path(dir))
 	}
-	names, err := c.o.FS.ReadDir(c.path(dir))
-	if err != nil {
-		return nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.shelf.unlisted = true
 	}
 	return names
 }
@@ -101,6 +104,9 @@ func (c *check) strange(name string) {
 
 func (c *check) openRaw(name string, first *uint64) *rawFile {
 	r := &rawFile{name: name}
+	if first != nil {
+		r.first = *first // its place, also when it cannot be opened
+	}
 	if r.file, r.length, r.err = c.open(name); r.err != nil {
 		return r
 	}
