@@ -297,7 +297,7 @@ func (l *Log) copyOfOpen(name string, first uint64) (bool, error) {
 		return false, err
 	}
 	if at, _, _, err := segment.ReadHeader(log, length); err != nil || at != first {
-		return false, nil //nolint:nilerr // load names the damage
+		return false, nil // load names the damage
 	}
 	f, err := l.fs.Open(l.path(pendingDir, name))
 	if err != nil {

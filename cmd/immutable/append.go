@@ -30,7 +30,7 @@ number. Exit code: 0 all are in the log · 1 some were rejected · 2 it stopped 
                                              {"accepted":N,"rejected":M,"size":S}
 
   --format FORMAT        auto, jsonl, json or text (default auto)
-  --level LEVEL          of records that name none (default info)
+  --level LEVEL          of records that name none; without it a member level that is one of ours counts, else info
   --level-field NAME     member of foreign objects that names the level, such as severity or log.level
   --message-field NAME   member that becomes the message
   --time-field NAME      member that becomes eventTime: RFC 3339, or Unix time in s, ms, µs or ns
@@ -41,7 +41,7 @@ func setupAppend(c *call) func() error {
 	c.writeFlags()
 	a := &appender{c: c}
 	format := c.set.String("format", "auto", "")
-	level := c.set.String("level", "info", "")
+	level := c.set.String("level", "", "")
 	c.set.StringVar(&a.o.LevelField, "level-field", "", "")
 	c.set.StringVar(&a.o.MessageField, "message-field", "", "")
 	c.set.StringVar(&a.o.TimeField, "time-field", "", "")
@@ -52,7 +52,9 @@ func setupAppend(c *call) func() error {
 		if a.o.Format, err = intake.ParseFormat(*format); err != nil {
 			return c.usagef("%s", err)
 		}
-		if a.o.Level, err = immutable.ParseLevel(*level); err != nil {
+		if *level == "" {
+			a.o.NamedLevel = a.o.LevelField == ""
+		} else if a.o.Level, err = immutable.ParseLevel(*level); err != nil {
 			return c.usagef("%s", err)
 		}
 		if *onError != "skip" && *onError != "stop" {

@@ -68,7 +68,7 @@ func TestRepairRestoresEveryFileThatTheBackupHas(t *testing.T) {
 	}
 	for _, name := range files {
 		for what, change := range map[string]func([]byte) []byte{
-			"flip":  func(b []byte) []byte { b[len(b)/3] ^= 1; return b },
+			"flip":  func(b []byte) []byte { b[0] ^= 1; return b }, // further in, an archive may decode to the same lines
 			"empty": func([]byte) []byte { return nil },
 			"cut":   func(b []byte) []byte { return b[:len(b)/2] },
 			"gone":  nil,

@@ -46,6 +46,8 @@ type Options struct {
 	Name   string // of the input; one that ends in .json makes Auto prefer JSON over Lines and Text
 	Format Format
 	Level  entry.Level // of records that name none
+	// NamedLevel: a foreign object's member level counts where it is the name of one of our levels.
+	NamedLevel bool
 
 	// Fields of foreign objects; a name with dots that is no member itself leads into nested objects. When one of them is set,
 	// no object is taken for an event of ours.

@@ -103,6 +103,10 @@ func (p *parser) object(r *Record, raw []byte, trail bool) {
 		if l, ok := foreignLevel(text(find(raw, p.o.LevelField))); ok {
 			e.Level = l
 		}
+	} else if p.o.NamedLevel {
+		if l, err := entry.ParseLevel(text(find(raw, "level"))); err == nil {
+			e.Level = l
+		}
 	}
 	field := p.o.TimeField
 	if field == "" && trail {
