@@ -67,6 +67,8 @@ type Log struct {
 
 	publisher publisher
 	sealer    sealer
+	outsiders []outsider            // guarded by publisher.mu; set once, by startOutsiders
+	condemned atomic.Pointer[error] // why nothing may be signed or acknowledged any more; see condemn
 	seen      keyTable
 	lines     sync.Pool // of *[]byte: lines of requests
 	buffers   sync.Pool // of *[]byte: batches on their way to the disk; given back to the collector when idle
@@ -201,7 +203,12 @@ func (l *Log) openDir() error {
 	l.publisher.start()
 	l.sealer.start(l)
 	go l.w.run()
-	if err := l.afterRecovery(); err != nil {
+	err := l.afterRecovery()
+	if err == nil {
+		err = l.startOutsiders()
+	}
+	if err != nil {
+		l.stopOutsiders()
 		l.w.stop()
 		return errors.Join(err, l.sealer.stop(), l.publisher.stop(false))
 	}
@@ -266,6 +273,7 @@ func (l *Log) Close() error {
 	l.mu.Unlock()
 	var err error
 	if l.w != nil {
+		l.stopOutsiders()
 		l.w.stop()
 		err = errors.Join(l.sealer.stop(), l.publisher.stop(l.w.failed == nil))
 		if l.w.failed != nil {

@@ -286,6 +286,9 @@ func (p *publisher) publish(keep bool) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer func() { p.err, p.at = err, p.l.cfg.now() }()
+	if err := p.l.condemnation(); err != nil {
+		return err
+	}
 	root, size := p.l.Root()
 	keep = keep || p.l.cfg.now().Sub(p.keptAt) >= keepInterval
 	if size == p.size && (!keep || p.kept == size) && p.head.Size == size {
@@ -316,6 +319,7 @@ func (p *publisher) publish(keep bool) (err error) {
 			return fmt.Errorf("write the checkpoint: %w", err)
 		}
 		p.note, p.size = note, size
+		p.l.onPublish(note, size)
 	}
 	return nil
 }

@@ -540,11 +540,9 @@ func (l *Log) writeSeal(first, end uint64, idx *index.Index) error {
 		Origin: l.id.Origin, First: first, End: end,
 		Archive: sum, ArchiveLen: length, Index: sha256.Sum256(data), IndexLen: int64(len(data)),
 	}
-	note := []byte(seal.Text() + "\n")
-	if l.signer != nil {
-		if note, err = l.signer.Sign(seal.Text()); err != nil {
-			return err
-		}
+	note, err := l.signSeal(seal.Text())
+	if err != nil {
+		return err
 	}
 	return l.replaceDerived(segment.SealName(first), note)
 }

@@ -307,7 +307,7 @@ func (l *Log) readIndex(first uint64) (*index.Index, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := l.openNote(note)
+	text, err := l.openSeal(note)
 	if err != nil {
 		return nil, err
 	}

@@ -345,6 +345,9 @@ func (w *writer) land() {
 // writeBatch appends the batch's bytes to immutable.log and syncs them. With an error that wraps ErrNoSpace nothing of
 // it is left in the file; with any other error the outcome is unknown and the writer ends.
 func (l *Log) writeBatch(b *batch) error {
+	if err := l.condemnation(); err != nil {
+		return err
+	}
 	if err := l.publisher.markDirty(); err != nil {
 		if isNoSpace(err) {
 			return fmt.Errorf("%w: %w; free some space and append again", ErrNoSpace, err)
