@@ -83,10 +83,10 @@ func (l *Log) encode(events []Event) (*request, error) {
 	req := &request{done: make(chan struct{}), ends: make([]int32, 0, len(events)), levels: make([]Level, 0, len(events)), lines: l.getLines(320 * len(events))}
 	for i := range events {
 		e := events[i]
-		if e.Hostname == "" {
+		if e.Hostname == "" && e.Producer == nil { // a producer has signed what it left empty
 			e.Hostname = l.hostname
 		}
-		if e.PID == 0 {
+		if e.PID == 0 && e.Producer == nil {
 			e.PID = l.pid
 		}
 		var err error

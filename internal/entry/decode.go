@@ -32,6 +32,8 @@ type Line struct {
 
 	// What AppendContent joins.
 	content, optional []byte
+	// What a producer signs, without its braces.
+	signed []byte
 }
 
 // Decode reads a line, without its newline, strictly: it accepts exactly what a writer of this format can make, and
@@ -108,6 +110,9 @@ func decode(line []byte, l *Line) *FieldError {
 	}
 	if p >= len(line) || line[p] != '}' {
 		return fault("", p, "want the end of the object, or the next optional member in its order")
+	}
+	if l.signed == nil {
+		l.signed = line[levelText-len(`"level":"`) : p : p]
 	}
 	if p+1 != len(line) {
 		return fault("", p+1, "bytes after the object")
@@ -189,9 +194,11 @@ func decodeOptional(line []byte, p int, l *Line, s *scanner) (int, *FieldError) 
 func decodeObjects(line []byte, p int, l *Line, s *scanner) (int, *FieldError) {
 	var err *FieldError
 	if hasAt(line, p, `,"producer":`) {
-		if l.Producer, p, err = s.member(p + len(`,"producer":`)); err != nil {
+		l.signed = line[levelText-len(`"level":"`) : p : p]
+		if p, err = decodeProducer(line, p+len(`,"producer":`), l); err != nil {
 			return p, err.under("producer")
 		}
+		return p, nil // nothing follows a producer's signature
 	}
 	if hasAt(line, p, `,"blob":`) {
 		if l.Blob, p, err = s.member(p + len(`,"blob":`)); err != nil {
@@ -343,6 +350,9 @@ func Content(line []byte) []byte {
 // RawMetadata and Log point into the line.
 func (l *Line) Event() (*Event, error) {
 	e := &Event{Level: l.Level, RawMetadata: l.Metadata, PID: l.PID, TraceID: string(l.TraceID), SpanID: string(l.SpanID), Log: l.Log}
+	if p, ok := l.Signature(); ok {
+		e.Producer = &p
+	}
 	var err error
 	if e.Message, err = Unquote(l.Message); err != nil {
 		return nil, err

@@ -34,7 +34,10 @@ func goodLines(t testing.TB) [][]byte {
 		lines = append(lines, line)
 	}
 	reserved := bytes.TrimSuffix(lines[0], []byte("}"))
-	return append(lines, append(bytes.Clone(reserved), `,"producer":{"a":1},"blob":{},"encrypted":{"x":[]}}`...), append(bytes.Clone(reserved), `,"blob":{"k":"\u0041"}}`...))
+	lines = append(lines, append(bytes.Clone(reserved), `,"blob":{},"encrypted":{"x":[]}}`...), append(bytes.Clone(reserved), `,"blob":{"k":"\u0041"}}`...))
+	signed := *full
+	signed.Producer = &Producer{Key: "0123456789abcdef", Counter: MaxCounter, Signature: bytes.Repeat([]byte{0xfb, 0x5a}, 32)}
+	return append(lines, mustAppend(t, &signed), mustAppend(t, &Event{Producer: &Producer{Key: "0000000000000000", Counter: 1, Signature: make([]byte, 64)}}))
 }
 
 func TestEveryFlippedOrCutByteIsJudgedAsByTheTwin(t *testing.T) {

@@ -42,6 +42,8 @@ type Event struct {
 	TraceID, SpanID string
 	// IdempotencyKey makes a repeated append return the first receipt.
 	IdempotencyKey string
+	// Producer is the source's signature over the rest of the event; whoever sets it sets Hostname and PID too.
+	Producer *Producer
 	// Log is a control object. Only the log's own code sets it; Level must be System.
 	Log []byte
 }
@@ -166,6 +168,15 @@ func appendOptional(dst []byte, limit int, e *Event) ([]byte, *FieldError) {
 		}
 		dst = append(dst, `,"idempotencyKey":`...)
 		if dst, err = appendText(dst, e.IdempotencyKey, "idempotencyKey"); err != nil {
+			return dst, err
+		}
+	}
+	if e.Producer != nil {
+		if e.Log != nil {
+			return dst, fault("producer", -1, "a control entry carries no producer's signature")
+		}
+		dst = append(dst, `,"producer":`...)
+		if dst, err = appendProducer(dst, e.Producer); err != nil {
 			return dst, err
 		}
 	}

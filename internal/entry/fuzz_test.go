@@ -20,7 +20,12 @@ func checkDecode(t *testing.T, line []byte) bool {
 	if err != nil {
 		t.Fatalf("%q: %v", line, err)
 	}
-	if l.Producer != nil || l.Blob != nil || l.Encrypted != nil || (l.EventTime != nil && e.EventTime.IsZero()) {
+	if l.Blob == nil && l.Encrypted == nil && l.Log == nil {
+		if got, want := l.AppendSigned(nil), naiveSigned(line); string(got) != want {
+			t.Fatalf("%q: signed content\ngot  %q\nwant %q", line, got, want)
+		}
+	}
+	if l.Blob != nil || l.Encrypted != nil || (l.EventTime != nil && e.EventTime.IsZero()) {
 		return true
 	}
 	again, err := Append(nil, e)
