@@ -107,7 +107,7 @@ type Operand struct {
 type Root uint8
 
 const (
-	Metadata Root = iota // Path is not empty
+	Metadata Root = iota
 	Level
 	Message
 	Hostname
@@ -119,15 +119,15 @@ const (
 	EventTime
 	Timestamp
 	IdempotencyKey
-	Producer // Path may have members of it; Exists alone has an empty one
+	Producer // Path names a member of it; Exists alone may have none
 	Control  // as Producer
 )
 
-// A Field names a place in an entry. Path leads through member names; an array on the way, or at its end, stands for each
-// of its elements.
+// A Field names a place in an entry. Path is that of index.Walker: the decoded member names on the way joined by '.', the
+// elements of an array under the array's own path. So a.b is b in the object a, and the member "a.b" as well.
 type Field struct {
 	Root Root
-	Path []string
+	Path string // within metadata, producer and control
 }
 
 func (All) isNode()       {}

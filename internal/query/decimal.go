@@ -13,7 +13,7 @@ type Decimal struct {
 	Exp      int64
 }
 
-// maxExponent is where exponents stop counting. No line is long enough to tell two numbers beyond it apart from within.
+// maxExponent is the largest exponent of a number other than zero that counts as one.
 const maxExponent = 1 << 40
 
 // ParseDecimal reads a number as JSON spells it, of any length. It takes time and memory in proportion to its digits,
@@ -44,6 +44,9 @@ func ParseDecimal(s string) (Decimal, bool) {
 			return d, false
 		}
 		exp += e
+		if e > maxExponent || e < -maxExponent {
+			return d, strings.Trim(mantissa, "0") == ""
+		}
 	}
 	significant := strings.TrimLeft(mantissa, "0")
 	exp -= int64(len(mantissa) - len(significant))
@@ -69,10 +72,10 @@ func exponent(s string) (int64, bool) {
 	if s == "" || digits(s) != len(s) {
 		return 0, false
 	}
-	v := int64(maxExponent)
+	v := int64(maxExponent + 1)
 	if t := strings.TrimLeft(s, "0"); len(t) <= 12 {
 		n, _ := strconv.ParseInt("0"+t, 10, 64) // digits only, of which twelve fit
-		v = min(n, maxExponent)
+		v = min(n, v)
 	}
 	if negative {
 		return -v, true
