@@ -9,4 +9,7 @@ require (
 	golang.org/x/sys v0.49.0
 )
 
-require golang.org/x/tools v0.51.0 // indirect
+require (
+	filippo.io/mldsa v1.0.0 // indirect
+	golang.org/x/tools v0.51.0 // indirect
+)
