@@ -130,7 +130,7 @@ func (l *Log) writeAdoption(known *identity.Head) (*Adoption, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := proof.OpenCheckpoint(note, l.id.Origin, l.vkeys)
+	c, err := l.openCheckpoint(note)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +176,7 @@ func Continue(ctx context.Context, oldDir, newDir string, config *Config) (*Log,
 	if err != nil {
 		return nil, fmt.Errorf("read the old log's checkpoint: %w", err)
 	}
-	c, err := proof.OpenCheckpoint(note, old.id.Origin, old.vkeys)
+	c, err := old.openCheckpoint(note)
 	if err != nil {
 		return nil, fmt.Errorf("read the old log's checkpoint: %w", err)
 	}

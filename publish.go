@@ -44,7 +44,7 @@ func (p *publisher) resume(l *Log, head *identity.Head) error {
 	if err != nil {
 		return fmt.Errorf("read the newest checkpoint: %w", err)
 	}
-	c, err := proof.OpenCheckpoint(note, l.id.Origin, l.vkeys)
+	c, err := l.openCheckpoint(note)
 	if err != nil {
 		return &CorruptError{File: checkpointName, What: err.Error()}
 	}
@@ -127,7 +127,7 @@ func (l *Log) lastKept(f vfs.File, length int64) (size uint64, end int64, err er
 			break
 		}
 		note, rest := l.cutNote(buf[at:])
-		if c, err := proof.OpenCheckpoint(note, l.id.Origin, l.vkeys); err == nil {
+		if c, err := l.openCheckpoint(note); err == nil {
 			return c.Size, length - int64(len(rest)), nil
 		}
 		stop = at - 1
@@ -142,7 +142,7 @@ func (l *Log) cutNote(b []byte) (note, rest []byte) {
 		return nil, nil
 	}
 	end := text + 2
-	if len(l.vkeys) > 0 {
+	if l.signed() {
 		i := bytes.Index(b[end:], []byte("\n\n"))
 		if i < 0 {
 			return nil, nil

@@ -61,7 +61,7 @@ func (l *Log) reload() error {
 // checkpointAgrees compares the signed checkpoint with the entries. The writer may publish and append in between: a
 // checkpoint ahead of what was loaded is looked at again with the next refresh.
 func (l *Log) checkpointAgrees(note []byte) error {
-	c, err := proof.OpenCheckpoint(note, l.id.Origin, l.vkeys)
+	c, err := l.openCheckpoint(note)
 	if err != nil {
 		return &CorruptError{File: checkpointName, What: err.Error()}
 	}

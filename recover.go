@@ -170,7 +170,7 @@ func (l *Log) checkpointText() string {
 	if err != nil {
 		return "no checkpoint: " + err.Error()
 	}
-	if c, err := proof.OpenCheckpoint(data, l.id.Origin, l.vkeys); err == nil {
+	if c, err := l.openCheckpoint(data); err == nil {
 		return c.Text()
 	}
 	return "a checkpoint without a valid signature"

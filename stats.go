@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
@@ -14,7 +12,6 @@ import (
 	"github.com/tree-of-life-system/immutable/internal/segment"
 	"github.com/tree-of-life-system/immutable/internal/tree"
 	"github.com/tree-of-life-system/immutable/internal/vfs"
-	"github.com/tree-of-life-system/immutable/proof"
 )
 
 // Stats is what the log holds and how it does. Sizes are bytes.
@@ -65,7 +62,7 @@ func (l *Log) Stats(ctx context.Context) (*Stats, error) {
 		return nil, err
 	}
 	s := &Stats{
-		Origin: l.id.Origin, TotalEntries: at.size(), BlockchainLength: at.size(), Signed: len(l.vkeys) > 0,
+		Origin: l.id.Origin, TotalEntries: at.size(), BlockchainLength: at.size(), Signed: l.signed(),
 		Root: at.frontier.Root().Base64(), Chain: at.chain.String(), OpenSize: at.offset, RotateSize: l.cfg.RotateSize, Writable: l.w != nil,
 		ClockHeldSeconds: time.Duration(l.clockHeld.Load()).Seconds(), LastSyncSeconds: time.Duration(l.lastSync.Load()).Seconds(),
 	}
@@ -85,7 +82,7 @@ func (l *Log) Stats(ctx context.Context) (*Stats, error) {
 	}
 	l.statWriter(s)
 	if note, err := l.readCheckpoint(); err == nil {
-		if c, err := proof.OpenCheckpoint(note, l.id.Origin, l.vkeys); err == nil {
+		if c, err := l.openCheckpoint(note); err == nil {
 			s.CheckpointSize = c.Size
 		}
 	}
@@ -284,18 +281,6 @@ func (l *Log) indexFor(k uint64) *index.Index {
 		s.index = x
 	}
 	return s.index
-}
-
-// openNote returns the text of a note that the log's own key has signed; in a log without signatures, of any.
-func (l *Log) openNote(note []byte) (string, error) {
-	if len(l.vkeys) > 0 {
-		return proof.OpenNote(note, l.vkeys)
-	}
-	text, ok := strings.CutSuffix(string(note), "\n\n")
-	if !ok {
-		return "", errors.New("no empty line at the end of an unsigned note")
-	}
-	return text + "\n", nil
 }
 
 // maxIndex bounds an index file: 2^24 groups and a key an entry would be more than any segment holds.

@@ -121,14 +121,14 @@ func (l *Log) recordVerified(rep *Report) {
 // Proof is an entry's inclusion proof in the c2sp.org/tlog-proof@v1 form, against the newest signed checkpoint. Other
 // tools of the transparency field verify it.
 func (l *Log) Proof(ctx context.Context, index uint64) ([]byte, error) {
-	if len(l.vkeys) == 0 {
+	if !l.signed() {
 		return nil, errors.New("this log has no signatures, so there is no checkpoint to prove an entry against")
 	}
 	note, err := l.coveringCheckpoint(index)
 	if err != nil {
 		return nil, err
 	}
-	c, err := proof.OpenCheckpoint(note, l.id.Origin, l.vkeys)
+	c, err := l.openCheckpoint(note)
 	if err != nil {
 		return nil, &CorruptError{File: checkpointName, What: err.Error()}
 	}

@@ -540,12 +540,12 @@ func TestOnlySealedIndexesAreUsed(t *testing.T) {
 // TestUnsignedSealsAreWhole cuts a note of a log without keys.
 func TestUnsignedSealsAreWhole(t *testing.T) {
 	note := index.Seal{Origin: "o", End: 256, ArchiveLen: 1, IndexLen: 1}.Text() + "\n"
-	l := &Log{}
-	if text, err := l.openNote([]byte(note)); err != nil || text+"\n" != note {
+	l := &Log{id: &identity.Log{Origin: "example.com/unsigned"}}
+	if text, err := l.openSeal([]byte(note)); err != nil || text+"\n" != note {
 		t.Errorf("%q %v", text, err)
 	}
 	for n := range len(note) {
-		if text, err := l.openNote([]byte(note[:n])); err == nil {
+		if text, err := l.openSeal([]byte(note[:n])); err == nil {
 			t.Errorf("cut to %d: %q", n, text)
 		}
 	}
