@@ -3,6 +3,7 @@ module github.com/tree-of-life-system/immutable
 go 1.26.0
 
 require (
+	filippo.io/mldsa v1.0.0
 	github.com/klauspost/compress v1.20.3
 	github.com/rogpeppe/go-internal v1.16.0
 	golang.org/x/mod v0.42.0
@@ -10,6 +11,7 @@ require (
 )
 
 require (
-	filippo.io/mldsa v1.0.0 // indirect
+	github.com/digitorus/pkcs7 v0.0.0-20250730155240-ffadbf3f398c // indirect
+	github.com/digitorus/timestamp v0.0.0-20250524132541-c45532741eea // indirect
 	golang.org/x/tools v0.51.0 // indirect
 )
