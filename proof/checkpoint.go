@@ -89,7 +89,7 @@ func parseSize(s string) (uint64, error) {
 }
 
 // OpenCheckpoint verifies a checkpoint note and returns what it says. The checkpoint must be of the given origin and
-// carry a good signature by one of keys whose name is that origin; signatures by other keys add nothing here, but a bad
+// carry a good signature by one of keys whose name is that origin and whose type is a log's; signatures by other keys add nothing here, but a bad
 // one by any of keys rejects the note. Without keys the log is an unsigned one: data must be the text and an empty line,
 // nothing is proven by it, and a signed note is refused.
 func OpenCheckpoint(data []byte, origin string, keys []Key) (Checkpoint, error) {
@@ -115,12 +115,12 @@ func checkpointText(data []byte, origin string, keys []Key) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	good, err := n.verify(keys)
+	good, err := n.Verify(keys)
 	if err != nil {
 		return "", err
 	}
-	for _, k := range good {
-		if k.name == origin {
+	for _, s := range good {
+		if s.Key.name == origin && s.Key.signsForLog() {
 			return n.Text, nil
 		}
 	}

@@ -58,20 +58,36 @@ func CheckConsistency(p []Hash, a, b uint64, rootA, rootB Hash) error {
 		return checkTrivial(p, a, b, rootA, rootB)
 	}
 	// The older tree's last perfect subtree is where the proof starts. When it is the whole older tree, its root is not repeated in the proof.
-	fn, sn := a-1, b-1
-	shift := bits.TrailingZeros64(a)
-	fn, sn = fn>>shift, sn>>shift
 	rest, seed := p, rootA
-	if fn != 0 {
+	if bits.OnesCount64(a) != 1 {
 		if len(p) == 0 {
 			return fmt.Errorf("%w: no hashes from size %d to size %d", ErrProofShape, a, b)
 		}
 		seed, rest = p[0], p[1:]
 	}
-	oldRoot, newRoot := seed, seed
-	for _, h := range rest {
+	oldRoot, newRoot, err := foldConsistency(rest, a, b, seed)
+	if err != nil {
+		return err
+	}
+	if oldRoot != rootA {
+		return &MismatchError{"older root", oldRoot, rootA}
+	}
+	if newRoot != rootB {
+		return &MismatchError{"newer root", newRoot, rootB}
+	}
+	return nil
+}
+
+// foldConsistency returns the roots of the first a leaves and of b that p, 1 ≤ a < b, leads to from seed, the root of the
+// last perfect subtree of the first a leaves.
+func foldConsistency(p []Hash, a, b uint64, seed Hash) (oldRoot, newRoot Hash, err error) {
+	fn, sn := a-1, b-1
+	shift := bits.TrailingZeros64(a)
+	fn, sn = fn>>shift, sn>>shift
+	oldRoot, newRoot = seed, seed
+	for _, h := range p {
 		if sn == 0 {
-			return fmt.Errorf("%w: %d hashes from size %d to size %d are too many", ErrProofShape, len(p), a, b)
+			return Hash{}, Hash{}, fmt.Errorf("%w: %d hashes from size %d to size %d are too many", ErrProofShape, len(p), a, b)
 		}
 		if fn&1 == 1 || fn == sn {
 			oldRoot, newRoot = NodeHash(h, oldRoot), NodeHash(h, newRoot)
@@ -84,15 +100,9 @@ func CheckConsistency(p []Hash, a, b uint64, rootA, rootB Hash) error {
 		fn, sn = fn>>1, sn>>1
 	}
 	if sn != 0 {
-		return fmt.Errorf("%w: %d hashes from size %d to size %d are too few", ErrProofShape, len(p), a, b)
+		return Hash{}, Hash{}, fmt.Errorf("%w: %d hashes from size %d to size %d are too few", ErrProofShape, len(p), a, b)
 	}
-	if oldRoot != rootA {
-		return &MismatchError{"older root", oldRoot, rootA}
-	}
-	if newRoot != rootB {
-		return &MismatchError{"newer root", newRoot, rootB}
-	}
-	return nil
+	return oldRoot, newRoot, nil
 }
 
 func checkTrivial(p []Hash, a, b uint64, rootA, rootB Hash) error {

@@ -1,15 +1,13 @@
 package proof
 
 import (
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
-
-	"golang.org/x/mod/sumdb/note"
 )
 
 const (
@@ -20,11 +18,9 @@ const (
 	// MaxKeyName is the most bytes the name of a key may have.
 	MaxKeyName = 255
 
-	sigPrefix      = "— "
-	typeEd25519    = 0x01
-	keyIDSize      = 4
-	minSignature   = keyIDSize + 1
-	ed25519KeySize = 1 + 32 // type byte and public key
+	sigPrefix    = "— "
+	keyIDSize    = 4
+	minSignature = keyIDSize + 1
 )
 
 var (
@@ -38,12 +34,19 @@ var (
 
 // A SignatureError says that a note carries a signature by a known key which does not match: the text or the signature was altered.
 type SignatureError struct {
-	Name string
-	ID   uint32
+	Name   string
+	ID     uint32
+	Reason string // what is wrong with it
 }
 
 func (e *SignatureError) Error() string {
-	return fmt.Sprintf("bad signature by known key %s+%08x", e.Name, e.ID)
+	return fmt.Sprintf("bad signature by known key %s+%08x: %s", e.Name, e.ID, e.Reason)
+}
+
+// A Signer is a key whose signature a note carries, verified.
+type Signer struct {
+	Key  Key
+	Time time.Time // when the signer says that it signed, in whole seconds of UTC; zero for [TypeEd25519], which does not say
 }
 
 // A Note is a signed note as C2SP signed-note defines it, taken apart but not verified.
@@ -67,8 +70,12 @@ func OpenNote(data []byte, keys []Key) (text string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("open note: %w", err)
 	}
-	if _, err := n.verify(keys); err != nil {
+	good, err := n.Verify(keys)
+	if err != nil {
 		return "", fmt.Errorf("open note: %w", err)
+	}
+	if len(good) == 0 {
+		return "", fmt.Errorf("open note: %w by any of the %d known keys", ErrNoSignature, len(keys))
 	}
 	return n.Text, nil
 }
@@ -141,80 +148,60 @@ func forbiddenInName(r rune) bool {
 	return unicode.IsSpace(r) || r < 0x20
 }
 
-// verify checks every signature by one of keys and returns the keys that signed.
-func (n *Note) verify(keys []Key) ([]Key, error) {
-	for i, k := range keys {
-		for _, other := range keys[:i] {
-			if k.name == other.name && k.id == other.id {
-				return nil, fmt.Errorf("%w %s+%08x is given twice", ErrAmbiguousKey, k.name, k.id)
-			}
+// Verify checks every signature by one of keys and returns those that are good, in the order of the note; none is not an
+// error. A known key's signature that is not good rejects the note: the error is then a *[SignatureError], and
+// [ErrAmbiguousKey] where two of keys have one name and id. The zero Key signs nothing.
+func (n *Note) Verify(keys []Key) ([]Signer, error) {
+	set, err := newKeySet(keys)
+	if err != nil {
+		return nil, err
+	}
+	return n.verify(set)
+}
+
+// A keySet finds a key by what a signature line says of it.
+type keySet map[keyRef]Key
+
+type keyRef struct {
+	name string
+	id   uint32
+}
+
+func newKeySet(keys []Key) (keySet, error) {
+	set := make(keySet, len(keys))
+	for _, k := range keys {
+		if err := set.add(k); err != nil {
+			return nil, err
 		}
 	}
-	var good []Key
+	return set, nil
+}
+
+func (s keySet) add(k Key) error {
+	ref := keyRef{k.name, k.id}
+	if _, taken := s[ref]; taken {
+		return fmt.Errorf("%w: %s+%08x is given twice", ErrAmbiguousKey, k.name, k.id)
+	}
+	s[ref] = k
+	return nil
+}
+
+func (n *Note) verify(known keySet) ([]Signer, error) {
+	var good []Signer
 	for _, sig := range n.Signatures {
-		for _, k := range keys {
-			if k.verifier == nil || k.name != sig.Name || k.id != sig.ID {
-				continue
-			}
-			if !k.verifier.Verify([]byte(n.Text), sig.Bytes) {
-				return nil, &SignatureError{sig.Name, sig.ID}
-			}
-			good = append(good, k)
+		k, found := known[keyRef{sig.Name, sig.ID}]
+		if !found || k.IsZero() {
+			continue
 		}
-	}
-	if len(good) == 0 {
-		return nil, fmt.Errorf("%w by any of the %d known keys", ErrNoSignature, len(keys))
+		unix, reason := k.check(n.Text, sig.Bytes)
+		if reason != "" {
+			return nil, &SignatureError{sig.Name, sig.ID, reason}
+		}
+		s := Signer{Key: k}
+		if unix != 0 {
+			s.Time = time.Unix(int64(unix), 0).UTC()
+		}
+		good = append(good, s)
 	}
 	return good, nil
 }
-
-// A Key verifies the signatures of one named signer. The zero Key verifies nothing.
-type Key struct {
-	name     string
-	id       uint32
-	vkey     string
-	verifier note.Verifier
-}
-
-// ParseKey reads a signed-note verifier key, `<name>+<8 hex>+<base64(type || public key)>`, in its one spelling.
-// Type 0x01, Ed25519, is the only one so far.
-func ParseKey(vkey string) (Key, error) {
-	fail := func(format string, args ...any) (Key, error) {
-		return Key{}, fmt.Errorf("parse key %s: %w", quote(vkey), fmt.Errorf(format, args...))
-	}
-	name, rest, _ := strings.Cut(vkey, "+")
-	_, b64, found := strings.Cut(rest, "+")
-	if !found {
-		return fail("want <name>+<8 hex>+<base64>")
-	}
-	if err := checkKeyName(name); err != nil {
-		return fail("%w", err)
-	}
-	pub, err := decodeBase64(b64)
-	if err != nil {
-		return fail("%w", err)
-	}
-	if len(pub) != ed25519KeySize || pub[0] != typeEd25519 {
-		return fail("want type 0x01 and an Ed25519 public key of 32 bytes")
-	}
-	// The rest, the key id above all, is x/mod's to check; comparing spellings then rules out every other one.
-	v, err := note.NewVerifier(vkey)
-	if err != nil {
-		return fail("%w", err)
-	}
-	k := Key{name: name, id: v.KeyHash(), verifier: v}
-	k.vkey = fmt.Sprintf("%s+%08x+%s", name, k.id, base64.StdEncoding.EncodeToString(pub))
-	if k.vkey != vkey {
-		return fail("not in its canonical form, which is %s", quote(k.vkey))
-	}
-	return k, nil
-}
-
-// Name returns the signer's name; for a log's own key it is the origin.
-func (k Key) Name() string { return k.name }
-
-// ID returns the key id that signatures carry.
-func (k Key) ID() uint32 { return k.id }
-
-// String returns the form that [ParseKey] reads.
-func (k Key) String() string { return k.vkey }

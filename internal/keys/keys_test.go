@@ -190,7 +190,7 @@ func TestLoadRefusesAnythingElse(t *testing.T) {
 	}
 	refused("a byte more", append(bytes.Clone(good), '\n'))
 	refused("too long", append(bytes.Clone(good), make([]byte, maxFile)...))
-	id := len(skeyPrefix + origin + "+")
+	id := len("PRIVATE+KEY+" + origin + "+")
 	upper := append(append(bytes.Clone(good[:id]), bytes.ToUpper(good[id:id+8])...), good[id+8:]...)
 	if !bytes.Equal(upper, good) { // an id of digits only has no other spelling
 		refused("upper-case id", upper)
