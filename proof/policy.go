@@ -250,7 +250,9 @@ func (p *Policy) Witnesses() []PolicyWitness { return slices.Clone(p.witnesses) 
 
 // A PolicyResult says whether a checkpoint satisfies a policy, and why.
 type PolicyResult struct {
-	Satisfied  bool
+	Satisfied bool
+	// Err says why the note was rejected: it is malformed, or a log's or a witness's signature is bad. Then nothing is satisfied.
+	Err        error
 	Checkpoint Checkpoint
 	// Logs are those of the policy's logs that signed. Where the policy names logs, one must have.
 	Logs      []PolicyLog
@@ -269,20 +271,45 @@ type WitnessState struct {
 	Time   time.Time // the newest, where it cosigned more than once; zero if it did not
 }
 
-// Check says whether a checkpoint note satisfies the policy. It is an error if the note is malformed or a log's or a
-// witness's signature is bad. How old cosignatures are is the caller's to judge; the times are in the result. Where the policy
-// names no logs, the caller opens the note with the log's keys: see [Chain.Open].
-func (p *Policy) Check(note []byte) (PolicyResult, error) {
-	fail := func(err error) (PolicyResult, error) {
-		return PolicyResult{}, fmt.Errorf("check policy: %w", err)
+// Check says whether a checkpoint note satisfies the policy. How old cosignatures are is the caller's to judge; the times are
+// in the result. Where the policy names no logs, the caller opens the note with the log's keys: see [Chain.Open].
+func (p *Policy) Check(note []byte) PolicyResult {
+	r := PolicyResult{Witnesses: make([]WitnessState, len(p.witnesses))}
+	for i, w := range p.witnesses {
+		r.Witnesses[i] = WitnessState{Name: w.Name, Key: w.Key}
 	}
+	c, signers, err := p.read(note)
+	if err != nil {
+		r.Err = fmt.Errorf("check policy: %w", err)
+		r.Quorum = "the note is rejected: " + err.Error()
+		return r
+	}
+	r.Checkpoint = c
+	for _, s := range signers {
+		for _, l := range p.logs {
+			if s.Key.vkey == l.Key.vkey && s.Key.name == c.Origin {
+				r.Logs = append(r.Logs, l)
+			}
+		}
+		for i := range r.Witnesses {
+			if w := &r.Witnesses[i]; s.Key.vkey == w.Key.vkey && s.Time.After(w.Time) {
+				w.Signed, w.Time = true, s.Time
+			}
+		}
+	}
+	p.judge(&r)
+	return r
+}
+
+// read returns the checkpoint and who of the policy's logs and witnesses signed it.
+func (p *Policy) read(note []byte) (Checkpoint, []Signer, error) {
 	n, err := ParseNote(note)
 	if err != nil {
-		return fail(err)
+		return Checkpoint{}, nil, err
 	}
-	var r PolicyResult
-	if r.Checkpoint, err = ParseCheckpoint(n.Text); err != nil {
-		return fail(err)
+	c, err := ParseCheckpoint(n.Text)
+	if err != nil {
+		return Checkpoint{}, nil, err
 	}
 	var keys []Key
 	for _, l := range p.logs {
@@ -292,26 +319,7 @@ func (p *Policy) Check(note []byte) (PolicyResult, error) {
 		keys = append(keys, w.Key)
 	}
 	signers, err := n.Verify(keys)
-	if err != nil {
-		return fail(err)
-	}
-	for _, l := range p.logs {
-		signed := slices.ContainsFunc(signers, func(s Signer) bool { return s.Key.vkey == l.Key.vkey })
-		if signed && l.Key.name == r.Checkpoint.Origin {
-			r.Logs = append(r.Logs, l)
-		}
-	}
-	r.Witnesses = make([]WitnessState, len(p.witnesses))
-	for i, w := range p.witnesses {
-		r.Witnesses[i] = WitnessState{Name: w.Name, Key: w.Key}
-		for _, s := range signers {
-			if s.Key.vkey == w.Key.vkey && s.Time.After(r.Witnesses[i].Time) {
-				r.Witnesses[i].Signed, r.Witnesses[i].Time = true, s.Time
-			}
-		}
-	}
-	p.judge(&r)
-	return r, nil
+	return c, signers, err
 }
 
 // judge fills in what follows from who signed.
