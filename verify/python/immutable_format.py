@@ -15,6 +15,8 @@ import struct
 import subprocess
 from dataclasses import dataclass
 
+import immutable_mldsa
+
 GROUP = 256
 MAX_LINE = 65_535            # bytes of an entry line without its newline
 MAX_BATCH = 16 << 20         # bytes of a batch with its commit line
@@ -153,12 +155,40 @@ def ed25519_verify(public, message, signature):
 
 # --- Keys and notes ---------------------------------------------------------------------------------
 
+ED25519, COSIGNATURE, MLDSA44 = 0x01, 0x04, 0x06
+KEY_BYTES = {ED25519: 32, COSIGNATURE: 32, MLDSA44: immutable_mldsa.PUBLIC_KEY_BYTES}
+
+
 @dataclass(frozen=True)
 class Key:
     vkey: str
     name: str
     id: bytes
+    kind: int
     public: bytes
+
+    def signed(self, body, blob):
+        """Is blob, a signature line without its key id, this key's signature of a note with these text lines?"""
+        text = "".join(line + "\n" for line in body).encode()
+        if self.kind == ED25519:
+            return ed25519_verify(self.public, text, blob)
+        time, blob = blob[:8], blob[8:]
+        if len(time) < 8:
+            return False
+        if self.kind == COSIGNATURE:
+            text = b"cosignature/v1\ntime %d\n" % int.from_bytes(time, "big") + text
+            return ed25519_verify(self.public, text, blob)
+        origin, size, root = checkpoint_lines(body)
+        message = b"subtree/v1\n\0"
+        for name in (self.name.encode(), origin.encode()):
+            message += bytes([len(name)]) + name + time
+            time = b""
+        return mldsa44_verify(self.public, message + struct.pack(">QQ", 0, size) + root, blob)
+
+
+@functools.lru_cache(maxsize=4096)
+def mldsa44_verify(public, message, signature):
+    return immutable_mldsa.verify(public, message, signature)
 
 
 def parse_vkey(vkey):
@@ -166,14 +196,14 @@ def parse_vkey(vkey):
     if not match:
         raise Refuse("not a verifier key", vkey, "<name>+<8 hex>+<base64>")
     name, keyid, body = match[1], bytes.fromhex(match[2]), unbase64(match[3])
-    if len(body) != 33 or body[0] != 1:
-        raise Refuse("verifier key of another type or length", body[:1].hex(), "01 and 32 bytes (Ed25519)")
+    if KEY_BYTES.get(body[0] if body else None) != len(body) - 1:
+        raise Refuse("verifier key of another type or length", body[:1].hex(), "01 or 04 and 32 bytes (Ed25519), 06 and 1312 bytes (ML-DSA-44)")
     want = sha256(name.encode() + b"\n" + body)[:4]
     if keyid != want:
         raise Refuse("verifier key's id does not belong to it", keyid.hex(), want.hex())
-    if point_decode(body[1:]) is None:
+    if body[0] != MLDSA44 and point_decode(body[1:]) is None:
         raise Refuse("verifier key is not the encoding of a point", body[1:].hex(), "a canonical point (RFC 8032)")
-    return Key(vkey, name, keyid, body[1:])
+    return Key(vkey, name, keyid, body[0], body[1:])
 
 
 def open_note(data, keys, text_lines):
@@ -198,7 +228,6 @@ def open_note(data, keys, text_lines):
         return body, []
     if not 1 <= len(signatures) <= MAX_SIGNATURES:
         raise Refuse("number of signature lines", len(signatures), f"1 to {MAX_SIGNATURES}")
-    signed = "".join(line + "\n" for line in body).encode()
     good = []
     for line in signatures:
         match = re.fullmatch(r"\u2014 ([^\s+]+) ([A-Za-z0-9+/=]+)", line)
@@ -209,12 +238,21 @@ def open_note(data, keys, text_lines):
             raise Refuse("signature is too short", match[2], "4-byte key id and a signature")
         for key in keys:
             if key.name == match[1] and key.id == blob[:4]:
-                if not ed25519_verify(key.public, signed, blob[4:]):
+                if not key.signed(body, blob[4:]):
                     raise Refuse("bad signature by a known key", match[2], f"a signature by {key.vkey}")
                 good.append(key)
     if not good:
-        raise Refuse("no signature by a key of log.json", signatures[0], keys[0].vkey)
+        raise Refuse("no signature by a known key of the log", signatures[0], keys[0].vkey)
     return body, good
+
+
+def checkpoint_lines(body):
+    """(origin, size, root) of a checkpoint's three text lines."""
+    if len(body) != 3:
+        raise Refuse("not a checkpoint", f"{len(body)} lines", "origin, size and root")
+    if not re.fullmatch(DECIMAL, body[1]) or int(body[1]) > I64_MAX:
+        raise Refuse("checkpoint's size is not a decimal number", body[1], "decimal without leading zero, at most 2^63 - 1")
+    return body[0], int(body[1]), unbase64(body[2], 32)
 
 
 @dataclass(frozen=True)
@@ -227,11 +265,10 @@ class Checkpoint:
 
 def open_checkpoint(data, origin, keys):
     body, signers = open_note(data, keys, 3)
-    if body[0] != origin:
-        raise Refuse("checkpoint of another origin", body[0], origin)
-    if not re.fullmatch(DECIMAL, body[1]):
-        raise Refuse("checkpoint's size is not a decimal number", body[1], "decimal without leading zero")
-    return Checkpoint(int(body[1]), unbase64(body[2], 32), tuple(signers), data)
+    name, size, root = checkpoint_lines(body)
+    if name != origin:
+        raise Refuse("checkpoint of another origin", name, origin)
+    return Checkpoint(size, root, tuple(signers), data)
 
 
 def history_notes(f, length):
@@ -375,6 +412,10 @@ CONTROL = {
     "recovery": (("head", int), ("size", int), ("file", str), ("sha256", str), ("bytes", int)),
     "clock": (("was", str), ("now", str)),
     "continue": (("origin", str), ("size", int), ("root", str), ("verdict", str), ("checkpoint", str)),
+    "epoch": (("epoch", int), ("vkeys", list)),
+    "anchor": (("size", int), ("time", str), ("file", str), ("sha256", str)),
+    "producer": (("name", str), ("key", str)),
+    "producer-end": (("name", str), ("key", str)),
     "import": (("format", str), ("blocks", int), ("head", str), ("broken", int)),
 }
 
@@ -417,6 +458,22 @@ class Entry:
     event: int | None
     key: bytes | None
     log: dict | None
+    producer: tuple | None = None  # key id, counter, signature, signed content
+
+
+PRODUCER = re.compile(rf'\{{"key":"([0-9a-f]{{16}})","counter":{DECIMAL},"signature":"([A-Za-z0-9+/=]+)"\}}')
+
+
+def parse_producer(text, pos, start):
+    """The member `producer` at pos, and where it ends; its signature covers what stands between level and it."""
+    match = PRODUCER.match(text, pos + len(',"producer":'))
+    if not match or not 1 <= int(match[2]) <= I64_MAX:
+        raise Refuse("producer", text[pos:pos + 80], '{"key":"<16 hex>","counter":N,"signature":"<base64>"}, N from 1')
+    signature = unbase64(match[3])
+    if len(signature) not in (64, immutable_mldsa.SIGNATURE_BYTES):
+        raise Refuse("producer's signature", f"{len(signature)} bytes", f"64 or {immutable_mldsa.SIGNATURE_BYTES}")
+    content = "{" + text[start:pos] + "}"
+    return (match[1], int(match[2]), signature, content.encode()), match.end()
 
 
 def parse_entry(line, index):
@@ -448,8 +505,12 @@ def parse_entry(line, index):
         key = unescape(key).encode()
         if not 1 <= len(key) <= 256:
             raise Refuse("idempotencyKey's length", len(key), "1 to 256 bytes")
-    pos, log = middle.end(), None
-    for name in ("producer", "blob", "encrypted", "log"):
+    pos, log, producer = middle.end(), None, None
+    if text.startswith(',"producer":', pos):
+        producer, pos = parse_producer(text, pos, start.start(3) - len('"level":"'))
+        if text[pos:] != "}":
+            raise Refuse("entry with a producer does not end after it", text[pos:], "}")
+    for name in ("blob", "encrypted", "log"):
         if text.startswith(f',"{name}":', pos):
             value, pos = json_object(text, pos + len(name) + 4, name)
             log = value if name == "log" else None
@@ -457,7 +518,7 @@ def parse_entry(line, index):
         raise Refuse("entry does not end here", text[pos:], "the next member in the document's order, or }")
     if log is not None:
         check_control(log, level, index)
-    return Entry(timestamp, time, level, nanoseconds(event) if event else None, key, log)
+    return Entry(timestamp, time, level, nanoseconds(event) if event else None, key, log, producer)
 
 
 def check_id(ident, time, index):
@@ -487,10 +548,13 @@ def check_control(log, level, index):
     for name, kind_of in CONTROL[kind]:
         if kind_of is int:
             good = type(log[name]) is Number and re.fullmatch(DECIMAL, log[name])
+        elif kind_of is list:
+            good = type(log[name]) is list and [type(v) for v in log[name]] == [str, str]
         else:
             good = type(log[name]) is str
         if not good:
-            raise Refuse(f"{kind} entry's {name}", log[name], "a decimal number" if kind_of is int else "a string")
+            want = {int: "a decimal number", str: "a string", list: "two strings"}[kind_of]
+            raise Refuse(f"{kind} entry's {name}", log[name], want)
     if kind == "recovery":
         if int(log["size"]) != index or int(log["head"]) > index:
             raise Refuse("recovery entry's head and size", f"{log['head']}, {log['size']}", f"at most {index}, {index}")
@@ -500,8 +564,39 @@ def check_control(log, level, index):
             raise Refuse("recovery entry's bytes", log["bytes"], f"1 to {MAX_BATCH}")
     if kind == "continue":
         check_continue(log)
+    if kind == "anchor":
+        check_timestamp(log["time"])
+        if int(log["size"]) > index:
+            raise Refuse("anchor entry's size", log["size"], f"at most {index}")
+        if not is_hex(log["sha256"]) or not re.fullmatch(rf"evidence/{int(log['size']):020d}(\.note|-{DECIMAL}\.tsr)", log["file"]):
+            raise Refuse("anchor entry's file", log["file"], "evidence/<size>.note or evidence/<size>-<n>.tsr")
+    if kind in ("producer", "producer-end"):
+        parse_producer_key(log["key"], log["name"])
     if kind == "import" and log["format"] != "blockchain":
         raise Refuse("import entry's format", log["format"], "blockchain")
+
+
+@dataclass(frozen=True)
+class ProducerKey:
+    id: str
+    name: str
+    algorithm: str
+    public: bytes
+
+    def signed(self, message, signature):
+        if self.algorithm == "ed25519":
+            return ed25519_verify(self.public, message, signature)
+        return immutable_mldsa.verify(self.public, message, signature)
+
+
+def parse_producer_key(text, name):
+    match = re.fullmatch(r"([^\s+\x00-\x1f\x7f]{1,255})\+(ed25519|ml-dsa-44)\+([A-Za-z0-9+/=]+)", text)
+    if not match or match[1] != name:
+        raise Refuse("producer's key", text, f"{name}+ed25519 or ml-dsa-44+<base64>")
+    public = unbase64(match[3], 32 if match[2] == "ed25519" else immutable_mldsa.PUBLIC_KEY_BYTES)
+    if match[2] == "ed25519" and point_decode(public) is None:
+        raise Refuse("producer's key is not the encoding of a point", public.hex(), "a canonical point (RFC 8032)")
+    return ProducerKey(sha256(text.encode())[:8].hex(), name, match[2], public)
 
 
 def check_continue(log):

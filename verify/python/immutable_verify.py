@@ -22,12 +22,14 @@ from dataclasses import dataclass
 from immutable_format import (
     At, CONTROL, CannotRun, DECIMAL, Decoder, GROUP, IndexBuilder, MAX_BATCH, MAX_BATCH_ENTRIES, MAX_LINE,
     MAX_NOTE, MAX_PENDING, Position, Refuse, archive_frames, b64, check_timestamp, commit_line,
-    history_notes, open_checkpoint, open_note, parse_entry, parse_vkey, segment_line, sha256, show, unbase64)
+    history_notes, parse_entry, parse_producer_key, parse_vkey, segment_line, sha256, show, unbase64)
+from immutable_keys import Chain, parse_log_keys
 
 MAX_FINDINGS = 1_000   # more are counted, not kept
 DERIVED = " (derived file: the entries themselves stand, `immutable rebuild` makes it again)"
-DIR_FILES = ("log.json", "lock", "immutable.log", "chain", "checkpoint", "checkpoints", "reserve")
-DIR_DIRS = ("pending", "archive", "index", "tree", "quarantine", "next")
+DIR_FILES = ("log.json", "lock", "immutable.log", "chain", "checkpoint", "checkpoints", "epochs", "cosigned", "reserve")
+DIR_DIRS = ("pending", "archive", "index", "tree", "quarantine", "next", "evidence")
+MAX_EPOCHS_BYTES = 1 << 30   # some ten thousand years of days are below
 
 
 
@@ -74,15 +76,38 @@ class Target:
     offset: int | None
 
 
+class Producer:
+    """What one producer's key signed."""
+
+    def __init__(self):
+        self.key, self.counts, self.counters, self.bad = None, False, {}, []
+
+    def cut(self, size):
+        """Forgets entries at and above size, which an incomplete batch held."""
+        self.counters = {counter: index for counter, index in self.counters.items() if index < size}
+        self.bad = [index for index in self.bad if index < size]
+
+    def missing(self):
+        """The ranges of counters that are in no signed entry, below the highest that is."""
+        ranges, previous = [], 0
+        for counter in sorted(self.counters):
+            if counter > previous + 1:
+                ranges.append(f"{previous + 1}-{counter - 1}")
+            previous = counter
+        return ", ".join(ranges)
+
+
 class Verifier:
     def __init__(self, directory, state_dir=None, pins=(), evidence=(), indexes=False):
         self.dir, self.state_dir, self.pins, self.evidence, self.indexes = directory, state_dir, pins, evidence, indexes
         self.findings, self.notes, self.suppressed, self.unknowns = [], [], 0, 0
-        self.origin, self.keys, self.head, self.stopped = None, [], None, False
+        self.origin, self.keys, self.chain, self.head, self.stopped = None, [], None, None, False
+        self.unclosed, self.epoch_entries, self.anchors = [], [], []
+        self.producers, self.unsigned = {}, 0
         self.final, self.checkpoint, self.last_kept, self.history_size = Position(), None, None, 0
         self.targets, self.newest, self.recoveries, self.other_types = [], None, [], {}
         self.tree, self.tree_bad, self.overlap, self.overlap_from = {}, set(), {}, ""
-        self.opened, self.given = [], []
+        self.opened, self.given, self.pinned, self.stamps, self.kept_sizes = [], [], False, [], set()
 
     # Results
 
@@ -125,11 +150,11 @@ class Verifier:
 
     def covered(self):
         """Entries below are covered by a key or checkpoint from outside: one of size 0 agrees with any entries."""
-        return max([self.newest.size if self.pins and self.newest else 0, *self.given])
+        return max([self.newest.size if self.pinned and self.newest else 0, *self.given])
 
     def basis(self):
         """What from outside the directory was compared with it."""
-        return [name for name, given in (("head", self.head), ("key", self.pins), ("checkpoint", self.evidence)) if given]
+        return [name for name, given in (("head", self.head), ("key", self.pinned), ("checkpoint", self.evidence)) if given]
 
     def report(self):
         notes = list(self.notes)
@@ -218,19 +243,12 @@ class Verifier:
                 raise Refuse("origin begins with immutable/", origin, "another beginning")
             check_timestamp(match[2].decode())
             vkeys = match[3].decode()[1:-1].split('","') if match[3] else []
-            self.keys = [parse_vkey(vkey) for vkey in vkeys]
-            for key in self.keys:
-                if key.name != origin:
-                    raise Refuse("verifier key of another name", key.name, origin)
-            if len(set(vkeys)) != len(vkeys):
-                raise Refuse("a verifier key is listed twice", vkeys, "each once")
+            self.keys = parse_log_keys(vkeys, origin)
         except Refuse as refuse:
             self.refused("log.json", 0, None, refuse)
             return False
         self.origin, self.log_hash = origin, sha256(data).hex()
-        for pin in self.pins:
-            if pin not in self.keys:
-                self.find("log.json", None, None, "pinned key is not one of the log's keys", vkeys, pin.vkey)
+        self.chain = Chain(origin, self.keys)
         return True
 
     def read_head(self):
@@ -282,9 +300,11 @@ class Verifier:
             self.history = self.open("checkpoints")
             self.history_size = os.fstat(self.history.fileno()).st_size if self.history else 0
             note, head = self.read("checkpoint", MAX_NOTE), self.read_head()
+            self.epochs = self.read("epochs", MAX_EPOCHS_BYTES, required=False)
             after = os.stat(self.path("checkpoints")).st_size if self.history else 0
             if (note, head, after) == (self.read("checkpoint", MAX_NOTE), self.read_head(), self.history_size):
                 break
+        self.cosigned = self.read("cosigned", MAX_NOTE, required=False)
         self.checkpoint_note, self.head = note, head[1] if head else None
         for name in self.names("tree"):
             if re.fullmatch(r"[1-7]", name):
@@ -310,10 +330,13 @@ class Verifier:
     # Notes
 
     def read_notes(self):
+        self.read_epochs()
         self.read_history()
+        self.read_evidence()
+        self.check_pins()
         if self.checkpoint_note is not None:
             try:
-                self.checkpoint = open_checkpoint(self.checkpoint_note, self.origin, self.keys)
+                self.checkpoint = self.chain.open(self.checkpoint_note)
                 self.targets.append(Target(self.checkpoint.size, self.checkpoint.root, "checkpoint", None))
             except Refuse as refuse:
                 self.refused("checkpoint", 0, None, refuse)
@@ -324,13 +347,9 @@ class Verifier:
             if now.size < last.size:
                 self.crash_leftover("checkpoint", None, None, "older than the last of checkpoints", now.size, last.size)
         self.newest = max((c for c in (last, now) if c), key=lambda c: c.size, default=None)
-        for pin in self.pins:
-            if self.newest and pin not in self.newest.signers:
-                self.find("checkpoint", None, None, "newest checkpoint is not signed by the pinned key",
-                          [key.vkey for key in self.newest.signers], pin.vkey)
         for path, data in self.evidence:
             try:
-                earlier = open_checkpoint(data, self.origin, self.keys)
+                earlier = self.chain.open(data)
                 self.given.append(earlier.size)
                 self.targets.append(Target(earlier.size, earlier.root, path, None))
             except Refuse as refuse:
@@ -342,13 +361,14 @@ class Verifier:
     def read_history(self):
         if self.history is None:
             return
+        self.kept_sizes, self.unclosed = set(), self.chain.epochs[1:]
         kept_is_boundary = self.head is None or self.head.kept == 0
         bad, good_end = [], 0  # what did not open since the last note that did, and where that ended
         for offset, note, data in history_notes(self.history, self.history_size):
             try:
                 if note is None:
                     raise Refuse("is not a note followed by an empty line", data, "a whole note")
-                now = open_checkpoint(note, self.origin, self.keys)
+                now = self.chain.open(note)
             except Refuse as refuse:
                 bad.append((offset, refuse))
                 continue
@@ -361,6 +381,12 @@ class Verifier:
                     raise Refuse("first checkpoint's size", now.size, 0)
                 self.last_kept = now
                 self.targets.append(Target(now.size, now.root, "checkpoints", offset))
+                self.kept_sizes.add(now.size)
+                if self.unclosed and now.size > self.unclosed[0].entry:
+                    epoch = self.unclosed.pop(0)
+                    if now.note != epoch.closing:
+                        raise Refuse(f"the first checkpoint after the entry of epoch {epoch.number} is not the closing one of epochs",
+                                     now.note, epoch.closing)
             except Refuse as refuse:
                 self.refused("checkpoints", offset, None, refuse)
             good_end = offset + len(note) + 1
@@ -370,12 +396,75 @@ class Verifier:
             self.crash_leftover("checkpoints", good_end, None, "ends within a note", bad[0][1].got, "a whole note")
         else:
             self.history_damage(bad)
+        for epoch in self.unclosed:
+            self.find("epochs", None, epoch.entry, f"closing checkpoint before epoch {epoch.number} is not in checkpoints", "no such note", epoch.closing)
         if self.last_kept is None and not self.findings:
             self.find("checkpoints", 0, None, "has no checkpoint", "none", "one of size 0 first")
         if self.head and self.head.kept > self.history_size:
             self.find("checkpoints", self.history_size, None, "shorter than the head says", self.history_size, self.head.kept)
         elif not kept_is_boundary:
             self.find("checkpoints", self.head.kept, None, "the head's kept is not the end of a checkpoint", self.head.kept, "an end")
+
+    def read_epochs(self):
+        """Follows the chain of keys as far as `epochs` shows it. The entries are compared with it at the end."""
+        if self.epochs is None:
+            return
+        *lines, rest = self.epochs.split(b"\n")
+        offset = 0
+        for line in lines:
+            try:
+                if not self.keys:
+                    raise Refuse("epochs in a log without keys", line, "no such file")
+                self.chain.add(line)
+            except Refuse as refuse:
+                return self.refused("epochs", offset, None, refuse, DERIVED)
+            offset += len(line) + 1
+        if rest:
+            self.crash_leftover("epochs", offset, None, "does not end with a newline" + DERIVED, rest, "a whole line")
+
+    def read_evidence(self):
+        """Cosigned checkpoints and time stamps: that they are of this log. Whose cosignatures and stamps count, this program does not know."""
+        notes = [("cosigned", None, self.cosigned)] if self.cosigned is not None else []
+        stamps = 0
+        for name in self.names("evidence"):
+            match = re.fullmatch(r"([0-9]{20})(\.note|-(?:0|[1-9][0-9]*)\.tsr)", name)
+            if not match:
+                self.find("evidence/" + name, None, None, "unknown name", name, "<size>.note or <size>-<n>.tsr")
+                continue
+            data = self.read("evidence/" + name, MAX_NOTE)
+            if data is not None and match[2] == ".note":
+                notes.append(("evidence/" + name, int(match[1]), data))
+            elif data is not None:
+                stamps += 1
+                if int(match[1]) not in self.kept_sizes:
+                    self.find("evidence/" + name, None, None, "time stamp of a size that is not in checkpoints", int(match[1]), "a kept size")
+                else:
+                    self.stamps.append((int(match[1]), "evidence/" + name, data))
+        cosignatures = 0
+        for file, size, data in notes:
+            try:
+                checkpoint = self.chain.open(data)
+                if size is not None and checkpoint.size != size:
+                    raise Refuse("cosigned checkpoint is of another size than its name", checkpoint.size, size)
+            except Refuse as refuse:
+                self.refused(file, None, None, refuse)
+                continue
+            self.targets.append(Target(checkpoint.size, checkpoint.root, file, None))
+            cosignatures += data.count("\n\u2014 ".encode()) - len(set(checkpoint.signers))
+        if cosignatures:
+            self.note(f"{cosignatures} cosignatures by witnesses were not checked: this program knows no witness")
+        if stamps:
+            self.note(f"{stamps} time stamps: only their imprints were compared, not who signed them (RFC 3161 needs X.509)")
+
+    def check_pins(self):
+        """A pinned key proves something when all keys of one epoch are pinned: the chain leads from there to today."""
+        known = self.chain.all_keys()
+        for pin in self.pins:
+            if pin not in known:
+                self.find("log.json", None, None, "pinned key is not one of the log's keys", [key.vkey[:80] for key in known], pin.vkey)
+        self.pinned = any(epoch.keys and set(epoch.keys) <= set(self.pins) for epoch in self.chain.epochs)
+        if self.pins and not self.pinned:
+            self.note("the pinned keys prove nothing: it takes all keys of an epoch, and the log key alone does not count")
 
     def history_damage(self, bad):
         for offset, refuse in bad:
@@ -394,7 +483,7 @@ class Verifier:
         if len(lines) < 3 or not re.fullmatch(DECIMAL.encode(), lines[1]):
             return True
         try:
-            published = open_checkpoint(self.checkpoint_note, self.origin, self.keys).size if self.checkpoint_note is not None else 0
+            published = self.chain.open(self.checkpoint_note).size if self.checkpoint_note is not None else 0
         except Refuse:
             return True  # refuted anyway
         if len(lines[1]) > 20 or int(lines[1]) > published:
@@ -412,8 +501,10 @@ class Verifier:
             pos.timestamp = entry.timestamp
             if builder:
                 builder.add(entry)
-            if entry.log is not None and not pos.quiet:
-                self.take_control(index, entry.log)
+            if not pos.quiet:
+                if entry.log is not None:
+                    self.take_control(index, entry.log)
+                self.take_producer(index, entry.producer)
         except Refuse as refuse:
             sink.append(Finding(file, offset, index, refuse.what, refuse.got, refuse.want))
         if self.overlap.get(index, leaf) != leaf:
@@ -440,13 +531,45 @@ class Verifier:
     def take_control(self, index, log):
         if log["type"] == "recovery":
             self.recoveries.append((index, log))
+        elif log["type"] == "epoch":
+            self.epoch_entries.append((index, int(log["epoch"]), log["vkeys"]))
+        elif log["type"] == "anchor":
+            self.anchors.append((index, log))
+        elif log["type"] in ("producer", "producer-end"):
+            self.take_producer_key(index, log)
         elif log["type"] not in CONTROL:
             self.other_types.setdefault(log["type"], index)
+
+    def take_producer_key(self, index, log):
+        key = parse_producer_key(log["key"], log["name"])
+        if log["type"] == "producer":
+            producer = self.producers.setdefault(key.id, Producer())
+            if producer.key is None:  # a key that ended does not begin again
+                producer.key, producer.counts = key, True
+        elif key.id in self.producers:
+            self.producers[key.id].counts = False
+
+    def take_producer(self, index, signed):
+        if signed is None:
+            self.unsigned += 1
+            return
+        ident, counter, signature, content = signed
+        producer = self.producers.setdefault(ident, Producer())
+        message = f"immutable/producer/1\n{self.origin}\n{ident}\n{counter}\n".encode() + content
+        if producer.counts and counter not in producer.counters and producer.key.signed(message, signature):
+            producer.counters[counter] = index
+        else:
+            producer.bad.append(index)
 
     def compare_roots(self, pos, sink):
         while pos.target < len(self.targets) and self.targets[pos.target].size <= pos.size:
             target = self.targets[pos.target]
             pos.target += 1
+            for size, file, data in self.stamps:
+                # The imprint is SHA-256 over the text of the checkpoint; DER holds it as it is.
+                if size == target.size and sha256(f"{self.origin}\n{size}\n{b64(pos.root())}\n".encode()) not in data:
+                    sink.append(Finding(file, None, None, f"is no time stamp of the checkpoint of size {size}", "another imprint", b64(pos.root())))
+            self.stamps = [stamp for stamp in self.stamps if stamp[0] != target.size]
             if target.root != pos.root():
                 sink.append(Finding(target.file, target.offset, None, f"root at size {pos.size} is not the entries' root",
                                     b64(target.root), b64(pos.root())))
@@ -597,7 +720,7 @@ class Verifier:
         idx_identity = f"{hashlib.file_digest(f, 'sha256').hexdigest()} {os.fstat(f.fileno()).st_size}"
         f.close()
         try:
-            body, _ = open_note(data, self.keys, 5)
+            body = self.chain.open_seal(data, 5)
         except Refuse as refuse:
             self.refused(seal, 0, None, refuse, DERIVED)
             return
@@ -727,6 +850,50 @@ class Verifier:
         else:
             self.compare_head(size)
         self.check_quarantine(size)
+        self.check_epochs(size)
+        self.check_anchors(size)
+        self.note_producers()
+
+    def check_epochs(self, size):
+        """The epoch entries and the chain of keys must be the same story."""
+        chain = self.chain.epochs[1:]
+        entries = [entry for entry in self.epoch_entries if entry[0] < size]
+        for number, (index, said, vkeys) in enumerate(entries, 1):
+            if said != number:
+                self.find("immutable.log", None, index, "epoch entry's number", said, number)
+            elif number > len(chain):
+                if self.last_kept and index < self.last_kept.size:
+                    self.find("epochs", None, index, f"has no line for epoch {number}" + DERIVED, f"{len(chain)} lines", f"at least {number}")
+                elif number > len(chain) + 1:
+                    self.find("immutable.log", None, index, f"epoch {number} begins before the one before it was closed", "no closing checkpoint", "one")
+                elif not self.keys:
+                    self.find("immutable.log", None, index, "epoch entry in a log without keys", said, "none")
+                else:
+                    self.check_next_keys(index, vkeys)
+            elif chain[number - 1].entry != index:
+                self.find("epochs", None, index, f"entry of epoch {number} stands elsewhere" + DERIVED, chain[number - 1].entry, index)
+        if not self.stopped and len(entries) < len(chain):
+            self.find("epochs", None, chain[len(entries)].entry, "has a line for an epoch that the entries do not have", len(chain), len(entries))
+
+    def check_next_keys(self, index, vkeys):
+        try:
+            self.chain.epoch_keys(vkeys, self.chain.epochs[-1])
+        except Refuse as refuse:
+            self.refused("immutable.log", None, index, refuse)
+
+    def check_anchors(self, size):
+        for index, log in self.anchors:
+            if index < size:
+                data = self.read(log["file"], MAX_NOTE)
+                if data is not None and sha256(data).hex() != log["sha256"]:
+                    self.find(log["file"], None, index, "is not the file that an anchor entry names", sha256(data).hex(), log["sha256"])
+
+    def note_producers(self):
+        for ident, producer in self.producers.items():
+            producer.cut(self.final.size)
+            name = producer.key.name if producer.key else "an unregistered key"
+            self.note(f"producer {ident} ({name}): {len(producer.counters)} signed, {len(producer.bad)} bad"
+                      + (f" (first at index {producer.bad[0]})" if producer.bad else "") + ", missing " + (producer.missing() or "none"))
 
     def compare_head(self, size):
         head, path = self.head, self.head.path
@@ -841,16 +1008,16 @@ def default_state_dir():
     return os.path.join(base, "immutable")
 
 
-def load_pin(text):
-    """A verifier key as given, or the file that holds it on one line."""
+def load_pins(text):
+    """A verifier key as given, or the file that holds some, one a line."""
     try:
-        return parse_vkey(text)
+        return [parse_vkey(text)]
     except Refuse as refuse:
         if not os.path.exists(text):
             raise CannotRun(f"--key {text}: {refuse.what}, and no such file") from None
     try:
         with open(text, encoding="utf-8") as f:
-            return parse_vkey(f.read(MAX_NOTE).strip())
+            return [parse_vkey(line) for line in f.read(MAX_NOTE).split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError, Refuse) as error:
         raise CannotRun(f"--key {text}: {error}") from None
 
@@ -904,7 +1071,7 @@ def main(argv=None):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         state_dir = None if args.no_state else args.state_dir or default_state_dir()
-        report = verify(args.dir, state_dir, [load_pin(key) for key in args.key],
+        report = verify(args.dir, state_dir, [pin for key in args.key for pin in load_pins(key)],
                         [load_evidence(path) for path in args.checkpoint], args.indexes)
     except CannotRun as error:
         print(f"immutable_verify: {error}", file=sys.stderr)

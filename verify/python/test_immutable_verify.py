@@ -375,11 +375,22 @@ class TestEntry(unittest.TestCase):
         for text in ('{}', '{"a":1,"b":[true,false,null,"\\ud83d\\ude00\\/\\u0041"],"":{}}', '{"a":{"a":1}}',
                      '{"a":' + "[" * 127 + "]" * 127 + "}"):
             self.good(metadata=text)
-            self.good(extra=f',"producer":{text},"blob":{text},"encrypted":{text}')
+            self.good(extra=f',"blob":{text},"encrypted":{text}')
+            self.bad(extra=f',"producer":{text}')
         for text in ('[]', '1', 'null', '{"a":1,"a":2}', '{"a":1,"\\u0061":2}', '{"a": 1}', '{ }', '{"a":1 }', '{"a":1,}', '{"a":"\\ud83d"}',
                      '{"\\ude00":1}', '{"a":"\\ud83dx\\ude00"}', '{"a":"\t"}', '{"a":"\\x"}', "{'a':1}", '{"a":tru}', '{"a":1', '{"a"}', '{a:1}',
                      '{"a":' + "[" * 128 + "]" * 128 + "}", '{"a":"\\u12"}'):
             self.bad(metadata=text)
+
+    def test_producer(self):
+        good = ',"producer":{"key":"0123456789abcdef","counter":1,"signature":"' + "A" * 86 + '=="}'
+        entry = self.good(extra=good)
+        ident, counter, signature, content = entry.producer
+        self.assertEqual((ident, counter, signature), ("0123456789abcdef", 1, bytes(64)))
+        self.assertTrue(content.startswith(b'{"level":"') and content.endswith(b"}") and b"producer" not in content and b"timestamp" not in content)
+        for bad in (good.replace("cdef", "cdeF"), good.replace(":1,", ":0,"), good.replace(":1,", ":01,"), good.replace(":1,", f":{1 << 63},"),
+                    good.replace("==", "="), good.replace("A==", "B=="), good[:-1] + ',"x":1}', good + ',"blob":{}', good + ',"log":{"type":"x"}'):
+            self.bad(extra=bad)
 
     def test_members(self):
         for extra in (',"eventTime":"0000-02-29T00:00:00Z"', ',"eventTime":"9999-12-31T23:59:59.999999999Z"', f',"traceId":"{"0" * 31}1"',
@@ -669,12 +680,12 @@ class TestCrashes(Case):
 
     def test_unreadable_file_is_unknown(self):
         log = self.small()
-        before = v.open_checkpoint
-        self.addCleanup(setattr, v, "open_checkpoint", before)
+        before = v.Chain.open
+        self.addCleanup(setattr, v.Chain, "open", before)
 
         def broken(*_):
             raise OSError(5, "input/output error", "checkpoint")
-        v.open_checkpoint = broken
+        v.Chain.open = broken
         self.expect("unknown", log.verify(), "input/output error")
 
 
