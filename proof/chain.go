@@ -50,7 +50,8 @@ type Epoch struct {
 // required returns the epoch's keys that r asks for, and the type of one that the epoch does not have, or 0.
 func (e Epoch) required(r Require) (keys []Key, lacks byte) {
 	for _, typ := range []byte{TypeEd25519, TypeMLDSA44} {
-		asked := r == RequireBoth || r == RequireEd25519 && typ == TypeEd25519 || r == RequireMLDSA44 && typ == TypeMLDSA44
+		// A value that is none of ours asks for everything: it must not let a checkpoint pass.
+		asked := r >= RequireBoth || r == RequireEd25519 && typ == TypeEd25519 || r == RequireMLDSA44 && typ == TypeMLDSA44
 		i := slices.IndexFunc(e.Keys, func(k Key) bool { return k.Type() == typ })
 		switch {
 		case i >= 0 && (asked || r == RequireAll):
@@ -92,9 +93,9 @@ func (e *StrippedError) Unwrap() error { return ErrNoSignature }
 type Chain struct {
 	origin  string
 	logKey  *Key
+	oneKey  bool // the log key is epoch 0's only key
 	epochs  []Epoch
-	known   keySet          // every key, by name and id
-	ids     map[uint32]bool // the ids of all of them
+	known   keySet // every key; all have the log's name, so their ids differ
 	require Require
 }
 
@@ -138,7 +139,7 @@ func newChain(origin string, first Epoch, logKey *Key) (*Chain, error) {
 	if first.Number == 0 && first.After != 0 || first.After > MaxSize || first.Number > MaxSize {
 		return fail("epoch %d cannot begin after size %d", first.Number, first.After)
 	}
-	c := &Chain{origin: origin, known: keySet{}, ids: map[uint32]bool{}}
+	c := &Chain{origin: origin, known: keySet{}}
 	if logKey != nil {
 		k := *logKey
 		if k.Type() != TypeEd25519 {
@@ -147,15 +148,16 @@ func newChain(origin string, first Epoch, logKey *Key) (*Chain, error) {
 		c.logKey = &k
 	}
 	first.Keys = slices.Clone(first.Keys)
-	// In a log of one key that key is the log key and epoch 0's at once.
-	alone := first.Number == 0 && len(first.Keys) == 1 && logKey != nil && first.Keys[0].vkey == logKey.vkey
-	if len(first.Keys) != 0 && !alone {
-		if err := checkEpochKeys(first.Keys, first.Number == 0); err != nil {
+	c.oneKey = first.Number == 0 && len(first.Keys) == 1 && logKey != nil && first.Keys[0].vkey == logKey.vkey
+	// What is known of the first epoch may be one of its two keys.
+	one := len(first.Keys) == 1 && first.Keys[0].signsForLog()
+	if !one && len(first.Keys) != 0 {
+		if err := checkEpochKeys(first.Keys); err != nil {
 			return fail("epoch %d: %w", first.Number, err)
 		}
 	}
 	all := slices.Clone(first.Keys)
-	if logKey != nil && !alone {
+	if logKey != nil && !c.oneKey {
 		all = append(all, *logKey)
 	}
 	if err := c.admit(all); err != nil {
@@ -165,12 +167,9 @@ func newChain(origin string, first Epoch, logKey *Key) (*Chain, error) {
 	return c, nil
 }
 
-// checkEpochKeys returns nil if keys have the types of an epoch's: Ed25519, then ML-DSA-44, or, where one is enough, one of them.
-func checkEpochKeys(keys []Key, oneIsEnough bool) error {
+// checkEpochKeys returns nil if keys are of the types of an epoch's, in order.
+func checkEpochKeys(keys []Key) error {
 	if len(keys) == 2 && keys[0].Type() == TypeEd25519 && keys[1].Type() == TypeMLDSA44 {
-		return nil
-	}
-	if oneIsEnough && len(keys) == 1 && keys[0].Type() == TypeEd25519 {
 		return nil
 	}
 	return fmt.Errorf("want an Ed25519 key (type %#02x) and an ML-DSA-44 key (type %#02x)", TypeEd25519, TypeMLDSA44)
@@ -183,12 +182,11 @@ func (c *Chain) admit(keys []Key) error {
 		if k.name != c.origin {
 			return fmt.Errorf("%w: the key %s+%08x is not of %s", ErrOrigin, k.name, k.id, quote(c.origin))
 		}
-		if c.ids[k.id] || slices.ContainsFunc(keys[:i], func(o Key) bool { return o.id == k.id }) {
+		if _, taken := c.known[keyRef{k.name, k.id}]; taken || slices.ContainsFunc(keys[:i], func(o Key) bool { return o.id == k.id }) {
 			return fmt.Errorf("%w: two keys of the log have the id %08x", ErrAmbiguousKey, k.id)
 		}
 	}
 	for _, k := range keys {
-		c.ids[k.id] = true
 		c.known[keyRef{k.name, k.id}] = k
 	}
 	return nil
@@ -234,7 +232,7 @@ func (c *Chain) EpochOf(size uint64) (Epoch, bool) {
 func (c *Chain) Clone() *Chain {
 	d := *c
 	d.epochs = slices.Clone(c.epochs)
-	d.known, d.ids = maps.Clone(c.known), maps.Clone(c.ids)
+	d.known = maps.Clone(c.known)
 	return &d
 }
 
@@ -324,8 +322,8 @@ func (c *Chain) OpenSeal(note []byte) (text string, err error) {
 		return "", fmt.Errorf("open seal: %w", err)
 	}
 	for _, s := range signed {
-		isEpochs := c.logKey == nil || s.Key.id != c.logKey.id || len(c.epochs[0].Keys) == 1
-		if s.Key.Type() == TypeEd25519 && isEpochs {
+		byLogKey := c.logKey != nil && s.Key.id == c.logKey.id
+		if s.Key.Type() == TypeEd25519 && (!byLogKey || c.oneKey) {
 			return n.Text, nil
 		}
 	}
@@ -378,12 +376,15 @@ func (c *Chain) follow(l EpochLink) (Epoch, error) {
 	if err := CheckInclusion(p.Hashes, p.Index, cp.Size, LeafHash(l.Entry), cp.Root); err != nil {
 		return Epoch{}, fmt.Errorf("epoch entry %d: %w", p.Index, err)
 	}
-	number, keys, err := ParseEpochEntry(l.Entry)
+	number, keys, index32, err := parseEpochEntry(l.Entry)
 	if err != nil {
 		return Epoch{}, err
 	}
 	if number != l.Number {
 		return Epoch{}, fmt.Errorf("the entry %d is of epoch %d", p.Index, number)
+	}
+	if index32 != uint32(p.Index) {
+		return Epoch{}, fmt.Errorf("the entry %d has the id of entry %d (modulo 2^32)", p.Index, index32)
 	}
 	return Epoch{Number: l.Number, After: cp.Size, Keys: keys}, nil
 }
@@ -402,17 +403,23 @@ func EpochRecord(number uint64, vkeys [2]string) []byte {
 // ParseEpochEntry reads the entry that begins an epoch, its line without the newline: a well-formed line of level SYSTEM
 // whose `log` member is exactly what [EpochRecord] writes, for a number of at least 1 and an Ed25519 and an ML-DSA-44 key of one name.
 func ParseEpochEntry(line []byte) (number uint64, keys []Key, err error) {
+	number, keys, _, err = parseEpochEntry(line)
+	return number, keys, err
+}
+
+// parseEpochEntry also returns the index modulo 2^32 that the entry's id holds.
+func parseEpochEntry(line []byte) (number uint64, keys []Key, index32 uint32, err error) {
 	var l entry.Line
 	if err := entry.Decode(line, &l); err != nil {
-		return 0, nil, fmt.Errorf("parse epoch entry: %w", err)
-	}
-	if number, keys, err = parseEpochRecord(string(l.Log)); err != nil {
-		return 0, nil, fmt.Errorf("parse epoch entry: %w", err)
+		return 0, nil, 0, fmt.Errorf("parse epoch entry: %w", err)
 	}
 	if l.Level != entry.System {
-		return 0, nil, fmt.Errorf("parse epoch entry: its level is %s, want %s", l.Level, entry.System)
+		return 0, nil, 0, fmt.Errorf("parse epoch entry: its level is %s, want %s", l.Level, entry.System)
 	}
-	return number, keys, nil
+	if number, keys, err = parseEpochRecord(string(l.Log)); err != nil {
+		return 0, nil, 0, fmt.Errorf("parse epoch entry: %w", err)
+	}
+	return number, keys, l.Index32, nil
 }
 
 func parseEpochRecord(s string) (number uint64, keys []Key, err error) {
@@ -440,5 +447,5 @@ func parseEpochRecord(s string) (number uint64, keys []Key, err error) {
 	if keys[0].name != keys[1].name {
 		return 0, nil, fmt.Errorf("%w: the keys are named %s and %s", ErrOrigin, quote(keys[0].name), quote(keys[1].name))
 	}
-	return number, keys, checkEpochKeys(keys, false)
+	return number, keys, checkEpochKeys(keys)
 }

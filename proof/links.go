@@ -2,6 +2,7 @@ package proof
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -39,7 +40,7 @@ func (l EpochLink) Append(dst []byte) []byte {
 }
 
 // appendJSON appends s as a string in the one spelling of docs/format.md, "Entry". Entries and receipts are valid UTF-8;
-// what is not has no form, and no reader accepts the empty string in its place.
+// what is not has no form, and ParseEpochLinks refuses the empty string that stands in its place.
 func appendJSON(dst, s []byte) []byte {
 	out, err := entry.AppendString(dst, string(s))
 	if err != nil {
@@ -95,6 +96,9 @@ func parseEpochLink(line []byte) (EpochLink, error) {
 		s, err := entry.Unquote([]byte(f.raw))
 		if err != nil {
 			return EpochLink{}, fmt.Errorf("string %s: %w", quote(f.raw), err)
+		}
+		if s == "" {
+			return EpochLink{}, errors.New("the entry or the proof is empty")
 		}
 		*f.to = []byte(s)
 	}

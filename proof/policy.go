@@ -25,6 +25,7 @@ type Policy struct {
 	witnesses []PolicyWitness
 	parts     []part // witnesses and groups in the order they are defined; groups refer to lower places only
 	quorum    int    // the place of the quorum in parts, -1 for none
+	known     keySet // of logs and witnesses
 }
 
 // A PolicyLog is a log that a policy accepts; its key's name is its origin.
@@ -64,7 +65,7 @@ func ParsePolicy(data []byte) (*Policy, error) {
 	if len(data) > 0 && data[len(data)-1] != '\n' {
 		return nil, errors.New("parse policy: the last line is not ended by a newline")
 	}
-	b := policyBuilder{names: map[string]int{}, keys: map[string]bool{}, member: map[int]bool{}}
+	b := policyBuilder{p: Policy{known: keySet{}}, names: map[string]int{}, keys: map[string]bool{}, member: map[int]bool{}}
 	for i, line := range strings.Split(string(data), "\n") {
 		fields := strings.FieldsFunc(line, func(r rune) bool { return r == ' ' || r == '\t' })
 		if len(fields) == 0 || strings.HasPrefix(fields[0], "#") {
@@ -147,7 +148,7 @@ func (b *policyBuilder) key(vkey string) (Key, error) {
 		return Key{}, fmt.Errorf("the public key of %s is there twice, perhaps under another name or type: one key counts once", quote(vkey))
 	}
 	b.keys[k.pub[1:]] = true
-	return k, nil
+	return k, b.p.known.add(k)
 }
 
 func (b *policyBuilder) define(p part) error {
@@ -285,12 +286,12 @@ func (p *Policy) Check(note []byte) PolicyResult {
 		return r
 	}
 	r.Checkpoint = c
-	for _, s := range signers {
-		for _, l := range p.logs {
-			if s.Key.vkey == l.Key.vkey && s.Key.name == c.Origin {
-				r.Logs = append(r.Logs, l)
-			}
+	for _, l := range p.logs {
+		if l.Key.name == c.Origin && slices.ContainsFunc(signers, func(s Signer) bool { return s.Key.vkey == l.Key.vkey }) {
+			r.Logs = append(r.Logs, l)
 		}
+	}
+	for _, s := range signers {
 		for i := range r.Witnesses {
 			if w := &r.Witnesses[i]; s.Key.vkey == w.Key.vkey && s.Time.After(w.Time) {
 				w.Signed, w.Time = true, s.Time
@@ -311,14 +312,7 @@ func (p *Policy) read(note []byte) (Checkpoint, []Signer, error) {
 	if err != nil {
 		return Checkpoint{}, nil, err
 	}
-	var keys []Key
-	for _, l := range p.logs {
-		keys = append(keys, l.Key)
-	}
-	for _, w := range p.witnesses {
-		keys = append(keys, w.Key)
-	}
-	signers, err := n.Verify(keys)
+	signers, err := n.verify(p.known)
 	return c, signers, err
 }
 
