@@ -10,15 +10,17 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // RFC 2634 names the signer's certificate by its SHA-1, inside what is signed with SHA-2
+	"crypto/sha1" // RFC 2634 names the signer's certificate by its SHA-1, inside what is signed with SHA-2
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
 
 	"github.com/digitorus/pkcs7"
@@ -150,6 +152,9 @@ func checkSigner(token []byte) (*x509.Certificate, error) {
 	if newHash(info.DigestAlgorithm.Algorithm, nil) == nil {
 		return nil, fmt.Errorf("the content's digest is %s, want SHA-2", info.DigestAlgorithm.Algorithm)
 	}
+	if err := checkOutside(token, info.DigestAlgorithm.Algorithm); err != nil {
+		return nil, err
+	}
 	// Without signed attributes the signature would be over the content itself, and whoever signs attributes could be made
 	// to sign a content.
 	seen := map[string]bool{}
@@ -159,11 +164,36 @@ func checkSigner(token []byte) (*x509.Certificate, error) {
 		}
 		seen[a.Type.String()] = true
 	}
-	var kind asn1.ObjectIdentifier
+	var kind asn1.ObjectIdentifier // as it is signed
 	if err := p7.UnmarshalSignedAttribute(pkcs7.OIDAttributeContentType, &kind); err != nil || !kind.Equal(oidTSTInfo) {
-		return nil, errors.New("what is signed is not a time stamp: the signed content type is another one")
+		return nil, errors.New("what is signed is not a time stamp: the signed content type is missing or another one")
 	}
 	return signer, checkSigningCertificate(p7, signer)
+}
+
+// checkOutside compares what the token says of itself outside its signature with what is signed.
+func checkOutside(token []byte, digest asn1.ObjectIdentifier) error {
+	var outer struct {
+		Type    asn1.ObjectIdentifier
+		Content struct {
+			Version int
+			Digests []pkix.AlgorithmIdentifier `asn1:"set"`
+			Content struct {
+				Type asn1.ObjectIdentifier
+				Info []byte `asn1:"explicit,tag:0"`
+			}
+		} `asn1:"explicit,tag:0"`
+	}
+	if _, err := asn1.Unmarshal(token, &outer); err != nil {
+		return fmt.Errorf("the content type cannot be read: %w", err)
+	}
+	if kind := outer.Content.Content.Type; !kind.Equal(oidTSTInfo) {
+		return fmt.Errorf("the token holds a content of type %s, want a time stamp's, %s", kind, oidTSTInfo)
+	}
+	if !slices.ContainsFunc(outer.Content.Digests, func(a pkix.AlgorithmIdentifier) bool { return a.Algorithm.Equal(digest) }) {
+		return fmt.Errorf("the signer's digest %s is not among those that the token lists", digest)
+	}
+	return nil
 }
 
 // checkSigningCertificate compares the certificate with the one that the signature names (RFC 2634 and 5035), so that it
@@ -189,7 +219,7 @@ func checkSigningCertificate(p7 *pkcs7.PKCS7, signer *x509.Certificate) error {
 	if err := p7.UnmarshalSignedAttribute(oidSigningCertificate, &v1); err != nil || len(v1.Certs) == 0 {
 		return errors.New("the signature does not name its certificate (attribute SigningCertificate)")
 	}
-	if want := sha1.Sum(signer.Raw); !bytes.Equal(v1.Certs[0].Hash, want[:]) { //nolint:gosec // see the import
+	if want := sha1.Sum(signer.Raw); !bytes.Equal(v1.Certs[0].Hash, want[:]) {
 		return errors.New("the signature names another certificate than the signer's")
 	}
 	return nil
