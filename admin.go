@@ -1,6 +1,7 @@
 package immutable
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
 	"github.com/tree-of-life-system/immutable/internal/identity"
+	"github.com/tree-of-life-system/immutable/internal/tree"
 	"github.com/tree-of-life-system/immutable/internal/vfs"
 	"github.com/tree-of-life-system/immutable/proof"
 )
@@ -101,7 +103,7 @@ func (l *Log) adopt(ctx context.Context) (*Adoption, error) {
 	if err := l.takeLock(l.state, lockName); err != nil {
 		return nil, err
 	}
-	if err := l.loadKey(); err != nil {
+	if err := l.loadSigningKeys(); err != nil {
 		return nil, err
 	}
 	known, err := l.loadHead()
@@ -176,7 +178,7 @@ func Continue(ctx context.Context, oldDir, newDir string, config *Config) (*Log,
 	if err != nil {
 		return nil, fmt.Errorf("read the old log's checkpoint: %w", err)
 	}
-	c, err := old.openCheckpoint(note)
+	c, err := old.openOld(note)
 	if err != nil {
 		return nil, fmt.Errorf("read the old log's checkpoint: %w", err)
 	}
@@ -198,13 +200,29 @@ func Continue(ctx context.Context, oldDir, newDir string, config *Config) (*Log,
 	return l, nil
 }
 
+// openOld opens the checkpoint of a log that may be damaged. Where its chain of keys is, the log key's signature is enough:
+// the verdict beside it says what the log is worth.
+func (l *Log) openOld(note []byte) (proof.Checkpoint, error) {
+	if err := l.loadEpochs(); err == nil {
+		if c, err := l.openCheckpoint(note); err == nil {
+			return c, nil
+		}
+	}
+	known, err := l.id.Keys()
+	if err != nil {
+		return proof.Checkpoint{}, err
+	}
+	return proof.OpenCheckpoint(note, l.id.Origin, known)
+}
+
 // Rebuilt says what Rebuild made again.
 type Rebuilt struct {
 	Groups   uint64 `json:"groups"`   // group roots and chain hashes computed from entries
 	Segments int    `json:"segments"` // sealed segments whose index and seal were made again
+	Epochs   int    `json:"epochs"`   // lines of the chain of keys
 }
 
-// Rebuild makes tree/, chain, indexes and seals again from the entries, which must yield what this host has signed.
+// Rebuild makes tree/, chain, the chain of keys, indexes and seals again from the entries, which must yield what this host has signed.
 // progress may be nil.
 func (l *Log) Rebuild(ctx context.Context, progress func(done, total uint64)) (*Rebuilt, error) {
 	if l.w == nil {
@@ -217,7 +235,7 @@ func (l *Log) Rebuild(ctx context.Context, progress func(done, total uint64)) (*
 		progress = func(uint64, uint64) {}
 	}
 	out := &Rebuilt{}
-	if err := l.w.call(ctx, func() error { return l.rebuildTree(out) }); err != nil {
+	if err := l.rebuildBelow(ctx, out); err != nil {
 		return nil, err
 	}
 	l.mu.RLock()
@@ -247,9 +265,27 @@ func (l *Log) Rebuild(ctx context.Context, progress func(done, total uint64)) (*
 	return out, nil
 }
 
+// rebuildBelow makes again what the signatures of seals stand on: the tree, and the chain of keys. No rotation of keys is
+// under way meanwhile.
+func (l *Log) rebuildBelow(ctx context.Context, out *Rebuilt) error {
+	l.rotating.Lock()
+	defer l.rotating.Unlock()
+	if l.waiting() != nil {
+		if err := l.publisher.publish(true); err != nil {
+			return fmt.Errorf("close the epoch: %w", err)
+		}
+	}
+	if err := l.w.call(ctx, func() error { return l.rebuildTree(out) }); err != nil {
+		return err
+	}
+	var err error
+	out.Epochs, err = l.remakeEpochs(ctx)
+	return err
+}
+
 // rebuildTree recomputes tree/ and chain from the entries, in the writer, between two batches.
 func (l *Log) rebuildTree(out *Rebuilt) error {
-	fresh := &Log{cfg: l.cfg, fs: l.fs, dir: l.dir, state: l.state, id: l.id, vkeys: l.vkeys, hostname: l.hostname, pid: l.pid, logger: l.logger, changed: make(chan struct{})}
+	fresh := &Log{cfg: l.cfg, fs: l.fs, dir: l.dir, state: l.state, id: l.id, hostname: l.hostname, pid: l.pid, logger: l.logger, changed: make(chan struct{})}
 	fresh.cfg.ReadOnly = true
 	segments, err := fresh.layout()
 	fresh.segments = segments
@@ -260,6 +296,7 @@ func (l *Log) rebuildTree(out *Rebuilt) error {
 	fresh.store = l.store
 	err = fresh.loadFull(true)
 	fresh.store = nil
+	l.sightings = fresh.sightings
 	size, root := fresh.edge.size(), fresh.root
 	if err = errors.Join(err, fresh.release()); err != nil {
 		return fmt.Errorf("recompute the tree: %w", err)
@@ -272,6 +309,115 @@ func (l *Log) rebuildTree(out *Rebuilt) error {
 	l.view = nil
 	l.mu.Unlock()
 	return l.store.Flush()
+}
+
+// RebuildEpochs makes the file epochs, the chain of keys, again from the entries and from the checkpoints that are kept, for
+// a log that Open refuses with ErrEpochs. It says how many lines there are. Each is proven by the keys before it, so that
+// nothing is trusted that was not; where the head is here, the entries must be the ones it knows.
+func RebuildEpochs(ctx context.Context, dir string, config *Config) (int, error) {
+	cfg, err := config.withDefaults()
+	if err != nil {
+		return 0, err
+	}
+	cfg.ReadOnly = true // of the tree nothing is written
+	l := &Log{cfg: cfg, fs: cfg.fs, dir: dir, logger: cfg.Logger, changed: make(chan struct{})}
+	if l.hostname, err = hostname(cfg.Hostname); err != nil {
+		return 0, err
+	}
+	n, err := l.rebuildEpochs(ctx)
+	return n, errors.Join(err, l.release())
+}
+
+func (l *Log) rebuildEpochs(ctx context.Context) (int, error) {
+	if err := l.readIdentity(); err != nil {
+		if notExist(err) {
+			return 0, fmt.Errorf("%w: no log in %s", ErrNotFound, l.dir)
+		}
+		return 0, err
+	}
+	if err := errors.Join(l.takeLock(l.dir, lockName), l.takeLock(l.state, lockName)); err != nil {
+		return 0, err
+	}
+	head, err := l.loadHead()
+	if err != nil && !notExist(err) {
+		return 0, err
+	}
+	if l.segments, err = l.layout(); err != nil {
+		return 0, err
+	}
+	l.open = l.segments[len(l.segments)-1]
+	if l.store, err = tree.OpenStore(l.fs, l.dir); err != nil {
+		return 0, err
+	}
+	l.rebuilt = true
+	if err := l.loadFull(true); err != nil {
+		return 0, err
+	}
+	if head != nil {
+		if err := l.agree(head); err != nil {
+			return 0, err
+		}
+	}
+	return l.remakeEpochs(ctx)
+}
+
+// remakeEpochs makes the file epochs from the entries that were seen and the kept checkpoints. An entry that none covers is
+// of a rotation that goes on.
+func (l *Log) remakeEpochs(ctx context.Context) (int, error) {
+	if !l.signed() {
+		return 0, nil
+	}
+	notes, err := l.CheckpointHistory()
+	if err != nil {
+		return 0, err
+	}
+	chain, err := proof.NewChain(l.id.Origin, l.id.VKeys)
+	if err != nil {
+		return 0, err
+	}
+	var data []byte
+	n := 0
+	for _, s := range l.sightings {
+		if err := ctx.Err(); err != nil {
+			return n, context.Cause(ctx)
+		}
+		var note []byte
+		var size uint64
+		for ; len(notes) > 0 && note == nil; notes = notes[1:] {
+			if size, err = sizeOfNote(notes[0]); err != nil {
+				return n, &CorruptError{File: checkpointsName, What: err.Error()}
+			}
+			if size > s.index {
+				note = notes[0]
+			}
+		}
+		if note == nil {
+			break
+		}
+		link, err := l.epochLink(s.number, s.index, s.line, note, size)
+		if err != nil {
+			return n, err
+		}
+		if err := chain.Add(link); err != nil {
+			return n, &CorruptError{File: checkpointsName, What: fmt.Sprintf("the checkpoint of size %d does not close the epoch before entry %d: %v", size, s.index, err)}
+		}
+		data, n = link.Append(data), n+1
+	}
+	if have, err := l.readEpochs(); err == nil && bytes.Equal(have, data) {
+		return n, nil
+	}
+	if err := vfs.WriteAtomic(l.fs, l.path(nextDir, epochsName), l.path(epochsName), data, 0o600); err != nil {
+		return n, err
+	}
+	l.chain.Store(chain)
+	return n, nil
+}
+
+// sizeOfNote reads the size that a checkpoint note states, unverified.
+func sizeOfNote(note []byte) (uint64, error) {
+	text, _, _ := bytes.Cut(note, []byte("\n\n"))
+	c, err := proof.ParseCheckpoint(string(text) + "\n")
+	return c.Size, err
 }
 
 // CheckpointHistory returns the signed checkpoints that the log keeps, oldest first, as C2SP notes.

@@ -65,6 +65,9 @@ type request struct {
 	levels []Level
 	keyed  bool // one of the events has an idempotency key
 
+	ordinary bool       // one of the events is no control entry
+	next     *nextEpoch // the one entry of this request begins an epoch of keys
+
 	// clock, when not zero, is the administrator's new time: the one entry of this request may be older than the last.
 	clock int64
 	// flights are resolved when the request is committed or given up; see keyTable.
@@ -103,6 +106,7 @@ func (l *Log) encode(events []Event) (*request, error) {
 		req.ends = append(req.ends, int32(len(req.lines)))
 		req.levels = append(req.levels, e.Level)
 		req.keyed = req.keyed || e.IdempotencyKey != ""
+		req.ordinary = req.ordinary || e.Log == nil
 	}
 	return req, nil
 }

@@ -56,7 +56,7 @@ func (l *Log) create() error {
 
 // createRecords writes the first checkpoint, of the empty tree, then log.json and the head that knows it.
 func (l *Log) createRecords() error {
-	note, err := l.sign(proof.Checkpoint{Origin: l.id.Origin, Root: proof.EmptyRoot()})
+	note, err := l.newCheckpoint(l.epochKeys, proof.Checkpoint{Origin: l.id.Origin, Root: proof.EmptyRoot()})
 	if err != nil {
 		return err
 	}
@@ -90,7 +90,8 @@ func (l *Log) createRecords() error {
 	if err := l.fs.SyncDir(l.path()); err != nil {
 		return err
 	}
-	l.vkeys, err = l.id.Keys()
+	chain, err := proof.NewChain(l.id.Origin, l.id.VKeys)
+	l.chain.Store(chain)
 	return err
 }
 
@@ -108,6 +109,26 @@ func (l *Log) createKey() error {
 	}
 	l.signer = signer
 	l.id.VKeys = []string{signer.VKey()}
+	if l.cfg.vkeys == 1 {
+		return nil
+	}
+	return l.createEpoch()
+}
+
+// createEpoch makes the keys of epoch 0.
+func (l *Log) createEpoch() error {
+	dir := l.statePath(keysDir)
+	e, err := keys.LoadEpoch(l.fs, dir, l.id.Origin, 0)
+	if notExist(err) {
+		e, err = keys.CreateEpoch(l.fs, dir, l.id.Origin, 0, []proof.Key{l.signer.Key()})
+	} else if err == nil { // a crash left it, as above
+		err = l.fs.SyncDir(dir)
+	}
+	if err != nil {
+		return err
+	}
+	first := e.VKeys()
+	l.epochKeys, l.id.VKeys = e, append(l.id.VKeys, first[:]...)
 	return nil
 }
 

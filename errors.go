@@ -69,7 +69,12 @@ type RefusedError struct {
 	Ours   string // what the directory shows: its newest checkpoint's text, or the state computed from the entries
 	Known  string // what this host's head says
 	Next   string // the command or action that leads on
+
+	err error // a sentinel that it wraps, or nil
 }
+
+// Unwrap returns ErrEpochs where the chain of keys is the reason.
+func (e *RefusedError) Unwrap() error { return e.err }
 
 func (e *RefusedError) Error() string {
 	s := fmt.Sprintf("%s: %s", e.Dir, e.Reason)

@@ -98,6 +98,13 @@ type Config struct {
 	// CheckpointInterval is the least time between two published checkpoints. 0 is one second.
 	CheckpointInterval time.Duration
 
+	// EpochDuration is how long keys sign before new ones take their place and they are destroyed; see Log.RotateKeys.
+	// Idle logs keep theirs. 0 is 24 hours; a negative one never ends.
+	EpochDuration time.Duration
+
+	// EpochEntries is the number of entries after which keys are replaced, whatever their age. 0 is no limit.
+	EpochEntries uint64
+
 	// Hostname stands in entries whose event has none. Empty is the system's.
 	Hostname string
 
@@ -109,12 +116,15 @@ type Config struct {
 	now     func() time.Time // tests: a fake clock
 	session uint64           // tests: the 42 bits that a session's ids share; 0 is random
 	pid     uint32           // tests: 0 is this process's
+	vkeys   int              // tests: how many keys a new log gets, 1 or 3; 0 is newLogKeys
 }
 
 const (
 	defaultRotateSize         = 100 << 20
 	minRotateSize             = 64 << 10
 	defaultCheckpointInterval = time.Second
+	defaultEpochDuration      = 24 * time.Hour
+	newLogKeys                = 1                // verifier keys that a new log gets: the log key, or that and two of epoch 0
 	keepInterval              = 10 * time.Minute // between two checkpoints kept in the history, unless close or seal asks
 	idempotencyWindow         = 24 * time.Hour
 	idempotencyKeys           = 1_000_000

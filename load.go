@@ -330,7 +330,8 @@ func (l *Log) extendFrom(s *segmentFile, a *segment.Archive, f *tree.Frontier, c
 		if lines, err = segment.SplitLines(lines[:0], buf); err != nil {
 			return chain, corrupt(segmentPath(s), err)
 		}
-		for _, line := range lines {
+		for i, line := range lines {
+			l.sight(k*tree.GroupSize+uint64(i), line)
 			leaf := leafHash(line)
 			chain = proof.ChainHash(chain, leaf)
 			f.Append(leaf)
@@ -443,6 +444,9 @@ func (r *rawLoader) visit(b *segment.Batch) error {
 			}
 			groups = groups[1:]
 			r.leaves = nil
+		}
+		if !r.live {
+			r.l.sight(index, line)
 		}
 		if _, level, ok := entry.Peek(line); ok && (r.s.kind == open || index < r.s.end) {
 			r.s.levels[level]++

@@ -47,13 +47,13 @@ type Log struct {
 	dir      string
 	state    string // this host's directory for this log, under StateDir
 	id       *identity.Log
-	vkeys    []proof.Key
+	chain    atomic.Pointer[proof.Chain] // the verifier keys of every epoch; replaced, never changed in place
 	hostname string
 	pid      uint32
 	logger   *slog.Logger
 	locks    []io.Closer
 
-	signer *keys.Signer // nil in a log without signatures and when read-only
+	signer *keys.Signer // the log key; nil in a log without signatures and when read-only
 	w      *writer      // nil when read-only
 	damage error        // read-only: what ends the readable part of the log
 
@@ -64,6 +64,12 @@ type Log struct {
 	recovered  []byte       // the control entry that is owed for an incomplete batch moved aside
 	owed       atomic.Bool  // it is not written yet, and nothing may be written before it
 	owedMu     sync.Mutex   // one writes it, the others wait
+	sightings  []sighting   // entries that begin an epoch of keys, of the segments that were read
+
+	// Of the current epoch of keys, as the directory and the state directory have it at open.
+	epochKeys    *keys.Epoch // nil in a log with one key that was never rotated
+	closedEpochs []uint64    // whose private keys a crash left
+	rotating     sync.Mutex  // one rotation of keys begins at a time; never taken with publisher.mu held
 
 	publisher publisher
 	sealer    sealer
@@ -90,6 +96,11 @@ type Log struct {
 	changed  chan struct{}
 	view     *tree.View // over a size up to edge's; renewed when a reader needs more
 	closed   bool
+	next     *nextEpoch // committed, and the epoch before it is not closed
+	used     bool       // entries other than the log's own were committed in this session and epoch
+
+	epochBegan time.Time // the newest epoch in the file epochs; a writer's publisher knows better
+	epochFrom  uint64    // the index after its entry
 
 	archivesMu sync.Mutex
 	archives   []*segmentFile // whose archive is open, longest first
@@ -140,6 +151,12 @@ func (c *Config) withDefaults() (Config, error) {
 	}
 	if out.RotateSize < minRotateSize {
 		return out, fmt.Errorf("rotate size is %d bytes, at least %d", out.RotateSize, minRotateSize)
+	}
+	if out.EpochDuration == 0 {
+		out.EpochDuration = defaultEpochDuration
+	}
+	if out.vkeys == 0 {
+		out.vkeys = newLogKeys
 	}
 	if out.CheckpointInterval == 0 {
 		out.CheckpointInterval = defaultCheckpointInterval
@@ -204,6 +221,9 @@ func (l *Log) openDir() error {
 	l.sealer.start(l)
 	go l.w.run()
 	err := l.afterRecovery()
+	if err == nil {
+		err = l.resumeRotation()
+	}
 	if err == nil {
 		err = l.startOutsiders()
 	}
@@ -274,6 +294,7 @@ func (l *Log) Close() error {
 	var err error
 	if l.w != nil {
 		l.stopOutsiders()
+		l.publisher.rotateIfDue() // for a log that is never open for longer than a moment
 		l.w.stop()
 		err = errors.Join(l.sealer.stop(), l.publisher.stop(l.w.failed == nil))
 		if l.w.failed != nil {

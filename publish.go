@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tree-of-life-system/immutable/internal/identity"
+	"github.com/tree-of-life-system/immutable/internal/keys"
 	"github.com/tree-of-life-system/immutable/internal/vfs"
 	"github.com/tree-of-life-system/immutable/proof"
 )
@@ -20,23 +21,31 @@ const maxNote = 64 << 10
 //
 // Order, so that no signature is ever contradicted: entries durable, tree and chain synced, head, history, checkpoint.
 type publisher struct {
-	l      *Log
-	wake   chan struct{} // capacity 1: something was committed
-	quit   chan struct{}
-	ended  chan struct{}
-	mu     sync.Mutex    // one publication at a time; guards what follows
-	head   identity.Head // as it stands on the disk
-	length int64         // of the history, durable
-	note   []byte        // the newest checkpoint as it stands on the disk
-	size   uint64        // its size
-	kept   uint64        // the last size in the history
-	keptAt time.Time
-	err    error // of the last publication
-	at     time.Time
+	l        *Log
+	wake     chan struct{} // capacity 1: something was committed
+	quit     chan struct{}
+	ended    chan struct{}
+	mu       sync.Mutex    // one publication at a time; guards what follows
+	head     identity.Head // as it stands on the disk
+	length   int64         // of the history, durable
+	note     []byte        // the newest checkpoint as it stands on the disk
+	size     uint64        // its size
+	kept     uint64        // the last size in the history
+	keptAt   time.Time
+	keptNote []byte // the note of that size
+
+	epoch      *keys.Epoch // whose keys sign; nil in a log with one key that was never rotated, and without signatures
+	epochBegan time.Time
+	epochFrom  uint64 // the index after its entry
+	err        error  // of the last publication
+	at         time.Time
+
+	retryRotation time.Time // not before: after a rotation of keys that failed
+	rotationErr   error     // of the last rotation that was due
 }
 
-// resume takes over what the disk has, after recovery: it cuts a torn note off the history and signs anew where a
-// crash left the checkpoint behind.
+// resume takes over what the disk has, after recovery: it cuts a torn note off the history. Where a crash left the
+// checkpoint behind the history, the next publication copies the last kept note, or goes beyond it.
 func (p *publisher) resume(l *Log, head *identity.Head) error {
 	p.l, p.head = l, *head
 	p.wake, p.quit, p.ended = make(chan struct{}, 1), make(chan struct{}), make(chan struct{})
@@ -52,7 +61,10 @@ func (p *publisher) resume(l *Log, head *identity.Head) error {
 		return err
 	}
 	p.note, p.size = note, c.Size
-	return p.resumeHistory()
+	if err := p.resumeHistory(); err != nil {
+		return err
+	}
+	return p.resumeEpoch()
 }
 
 // checkpointFits compares a checkpoint found in the directory with the entries and with the head.
@@ -91,7 +103,7 @@ func (p *publisher) resumeHistory() error {
 	if length < p.head.Kept || p.head.Clean && length != p.head.Kept {
 		return &CorruptError{File: checkpointsName, Offset: min(length, p.head.Kept), What: "the history of checkpoints was cut or added to", Got: fmt.Sprintf("%d bytes", length), Want: fmt.Sprintf("%d", p.head.Kept)}
 	}
-	last, end, err := l.lastKept(f, length)
+	last, note, end, err := l.lastKept(f, length)
 	if err != nil {
 		return err
 	}
@@ -108,16 +120,19 @@ func (p *publisher) resumeHistory() error {
 			return err
 		}
 	}
-	p.kept, p.keptAt, p.length = last, l.cfg.now(), end
+	if err := l.checkpointFits(last, &p.head); err != nil {
+		return err
+	}
+	p.kept, p.keptNote, p.keptAt, p.length = last.Size, note, l.cfg.now(), end
 	return nil
 }
 
-// lastKept returns the size of the last whole note in the history, and where it ends.
-func (l *Log) lastKept(f vfs.File, length int64) (size uint64, end int64, err error) {
+// lastKept returns the last whole note in the history, and where it ends.
+func (l *Log) lastKept(f vfs.File, length int64) (c proof.Checkpoint, note []byte, end int64, err error) {
 	from := max(length-2*maxNote, 0)
 	buf := make([]byte, length-from)
 	if n, err := f.ReadAt(buf, from); n < len(buf) {
-		return 0, 0, fmt.Errorf("%s: %w", checkpointsName, err)
+		return c, nil, 0, fmt.Errorf("%s: %w", checkpointsName, err)
 	}
 	for stop := len(buf); stop > 0; {
 		at := 0
@@ -128,11 +143,11 @@ func (l *Log) lastKept(f vfs.File, length int64) (size uint64, end int64, err er
 		}
 		note, rest := l.cutNote(buf[at:])
 		if c, err := l.openCheckpoint(note); err == nil {
-			return c.Size, length - int64(len(rest)), nil
+			return c, note, length - int64(len(rest)), nil
 		}
 		stop = at - 1
 	}
-	return 0, 0, &CorruptError{File: checkpointsName, Offset: from, What: "no whole checkpoint at its end"}
+	return c, nil, 0, &CorruptError{File: checkpointsName, Offset: from, What: "no whole checkpoint at its end"}
 }
 
 // cutNote takes the first note off a history: text, empty line, signatures, and the empty line that ends it there.
@@ -195,6 +210,9 @@ func (p *publisher) run() {
 	for {
 		select {
 		case <-p.wake:
+		case <-p.epochTimer():
+			p.rotateIfDue()
+			continue
 		case <-p.quit:
 			return
 		}
@@ -206,7 +224,9 @@ func (p *publisher) run() {
 		if err := p.publish(false); err != nil {
 			p.l.logger.Error("checkpoint not published; trying again", "error", err)
 			p.poke()
+			continue
 		}
+		p.rotateIfDue()
 	}
 }
 
@@ -281,7 +301,8 @@ func (l *Log) writeHead(h *identity.Head) error {
 	return nil
 }
 
-// publish signs the committed state, if it is new. keep puts it into the history whatever its age.
+// publish signs the committed state, if it is new. keep puts it into the history whatever its age. A checkpoint over the
+// entry of the next epoch is kept too, and closes this one.
 func (p *publisher) publish(keep bool) (err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -289,8 +310,13 @@ func (p *publisher) publish(keep bool) (err error) {
 	if err := p.l.condemnation(); err != nil {
 		return err
 	}
-	root, size := p.l.Root()
-	keep = keep || p.l.cfg.now().Sub(p.keptAt) >= keepInterval
+	if err := p.closeEpoch(); err != nil {
+		return err
+	}
+	p.l.mu.RLock()
+	root, size, next := p.l.root, p.l.edge.size(), p.l.next
+	p.l.mu.RUnlock()
+	keep = keep || next != nil || p.l.cfg.now().Sub(p.keptAt) >= keepInterval
 	if size == p.size && (!keep || p.kept == size) && p.head.Size == size {
 		return nil
 	}
@@ -300,11 +326,9 @@ func (p *publisher) publish(keep bool) (err error) {
 	if err := p.l.store.Flush(); err != nil {
 		return fmt.Errorf("sync tree and chain: %w", err)
 	}
-	note := p.note
-	if size != p.size {
-		if note, err = p.l.sign(proof.Checkpoint{Origin: p.l.id.Origin, Size: size, Root: root}); err != nil {
-			return err
-		}
+	note, err := p.noteOf(proof.Checkpoint{Origin: p.l.id.Origin, Size: size, Root: root})
+	if err != nil {
+		return err
 	}
 	if err := p.writeHead(func(h *identity.Head) { h.Size, h.Root = size, root }); err != nil {
 		return err
@@ -321,7 +345,32 @@ func (p *publisher) publish(keep bool) (err error) {
 		p.note, p.size = note, size
 		p.l.onPublish(note, size)
 	}
-	return nil
+	return p.closeEpoch()
+}
+
+// settle finishes the rotation of keys that an error interrupted, if its closing checkpoint is kept.
+func (p *publisher) settle() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closeEpoch()
+}
+
+// noteOf is the note of a checkpoint, which it signs unless one of that size is there: no size is signed twice.
+func (p *publisher) noteOf(c proof.Checkpoint) ([]byte, error) {
+	switch c.Size {
+	case p.size:
+		return p.note, nil
+	case p.kept: // a crash left the checkpoint behind
+		return p.keptNote, nil
+	}
+	note, err := p.l.newCheckpoint(p.epoch, c)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := p.l.openCheckpoint(note); err != nil {
+		return nil, fmt.Errorf("what was signed does not open: %w", err)
+	}
+	return note, nil
 }
 
 // consistent is asked before every signature: the head on the disk is the one this writer left, and the entries that it
@@ -364,14 +413,6 @@ func (p *publisher) keep(note []byte, size uint64) error {
 		return fmt.Errorf("keep the checkpoint: %w", errors.Join(err, f.Truncate(p.length), f.Sync()))
 	}
 	p.length += int64(len(record)) // durable; the next head says so
-	p.kept, p.keptAt = size, p.l.cfg.now()
+	p.kept, p.keptNote, p.keptAt = size, note, p.l.cfg.now()
 	return nil
-}
-
-// sign makes the note of a checkpoint; in a log without signatures, its text and an empty line.
-func (l *Log) sign(c proof.Checkpoint) ([]byte, error) {
-	if l.signer == nil {
-		return []byte(c.Text() + "\n"), nil
-	}
-	return l.signer.Sign(c.Text())
 }

@@ -336,6 +336,11 @@ func (l *Log) InclusionProof(ctx context.Context, index, size uint64) ([]Hash, e
 	if size == 0 {
 		size = at.size()
 	}
+	return l.inclusion(ctx, v, at, index, size)
+}
+
+// inclusion proves that the entry at index is in the first size entries of the state at, of which v is the tree.
+func (l *Log) inclusion(ctx context.Context, v *tree.View, at *edge, index, size uint64) (_ []Hash, err error) {
 	if index >= size {
 		return nil, fmt.Errorf("inclusion of entry %d in size %d: %w", index, size, ErrNotFound)
 	}

@@ -51,7 +51,7 @@ func (l *Log) openLocked() error {
 	if err != nil {
 		return err
 	}
-	if err := l.loadKey(); err != nil {
+	if err := l.loadSigningKeys(); err != nil {
 		return err
 	}
 	return l.recover(head)
@@ -92,9 +92,11 @@ func (l *Log) readIdentity() error {
 	if l.cfg.Origin != "" && l.cfg.Origin != id.Origin {
 		return fmt.Errorf("%s holds the log %s, not %s", l.dir, id.Origin, l.cfg.Origin)
 	}
-	if l.vkeys, err = id.Keys(); err != nil {
-		return err
+	chain, err := proof.NewChain(id.Origin, id.VKeys)
+	if err != nil {
+		return &CorruptError{File: identity.LogName, What: err.Error()}
 	}
+	l.chain.Store(chain)
 	l.id, l.state = id, identity.Dir(l.cfg.StateDir, id.Origin)
 	return nil
 }
@@ -143,10 +145,7 @@ func (l *Log) loadHead() (*identity.Head, error) {
 	return head, nil
 }
 
-func (l *Log) loadKey() error {
-	if len(l.id.VKeys) == 0 {
-		return nil
-	}
+func (l *Log) loadLogKey() error {
 	signer, err := keys.Load(l.fs, l.statePath(keysDir), l.id.Origin)
 	if notExist(err) {
 		return &RefusedError{
@@ -225,7 +224,7 @@ func (l *Log) recover(head *identity.Head) error {
 func (l *Log) settleNames(head *identity.Head) error {
 	dirs := []string{l.path()}
 	if !head.Clean {
-		dirs = append(dirs, l.state, l.path(pendingDir), l.path(archiveDir), l.path(indexDir), l.path(quarantineDir), l.path(nextDir), l.path("tree"))
+		dirs = append(dirs, l.state, l.statePath(keysDir), l.path(pendingDir), l.path(archiveDir), l.path(indexDir), l.path(quarantineDir), l.path(nextDir), l.path("tree"))
 	}
 	for _, dir := range dirs {
 		if err := l.fs.SyncDir(dir); err != nil && !notExist(err) {

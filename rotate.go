@@ -574,7 +574,7 @@ func (p *publisher) cover(size uint64) error {
 	kept := p.kept
 	p.mu.Unlock()
 	if kept >= size {
-		return nil
+		return p.settle()
 	}
 	if err := p.publish(true); err != nil {
 		return fmt.Errorf("sign a checkpoint over the segment: %w", err)

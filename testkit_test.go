@@ -191,7 +191,7 @@ func (h *history) check(l *Log) error {
 // checkNotes holds the log to every checkpoint that was ever visible.
 func (h *history) checkNotes(l *Log, leaves []Hash) error {
 	for _, note := range h.notes {
-		c, err := proof.OpenCheckpoint(note, l.Origin(), l.vkeys)
+		c, err := l.openCheckpoint(note)
 		if err != nil {
 			return fmt.Errorf("published checkpoint %q: %w", note, err)
 		}

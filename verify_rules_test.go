@@ -541,6 +541,9 @@ func TestOnlySealedIndexesAreUsed(t *testing.T) {
 func TestUnsignedSealsAreWhole(t *testing.T) {
 	note := index.Seal{Origin: "o", End: 256, ArchiveLen: 1, IndexLen: 1}.Text() + "\n"
 	l := &Log{id: &identity.Log{Origin: "example.com/unsigned"}}
+	chain, err := proof.NewChain(l.id.Origin, nil)
+	must(t, err)
+	l.chain.Store(chain)
 	if text, err := l.openSeal([]byte(note)); err != nil || text+"\n" != note {
 		t.Errorf("%q %v", text, err)
 	}

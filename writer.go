@@ -396,6 +396,7 @@ func (l *Log) commit(b *batch) {
 		l.open.levels[i] += n
 	}
 	l.advance(b.after)
+	l.enterEpoch(b.reqs)
 	l.mu.Unlock()
 	for _, r := range b.reqs {
 		for i, f := range r.flights {
