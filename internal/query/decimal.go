@@ -73,8 +73,8 @@ func exponent(s string) (int64, bool) {
 		return 0, false
 	}
 	v := int64(maxExponent + 1)
-	if t := strings.TrimLeft(s, "0"); len(t) <= 12 {
-		n, _ := strconv.ParseInt("0"+t, 10, 64) // digits only, of which twelve fit
+	if t := strings.TrimLeft(s, "0"); len(t) <= 13 {
+		n, _ := strconv.ParseInt("0"+t, 10, 64) // digits only, of which thirteen fit
 		v = min(n, v)
 	}
 	if negative {

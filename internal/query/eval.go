@@ -1,0 +1,414 @@
+package query
+
+import (
+	"bytes"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/tree-of-life-system/immutable/internal/entry"
+	"github.com/tree-of-life-system/immutable/internal/index"
+)
+
+// A Matcher says which entries a query selects. It keeps buffers, so each goroutine has its own.
+type Matcher struct {
+	root Node
+	need need
+
+	low   []byte // the block, in lower case
+	clean bool   // see Block
+
+	index  uint64
+	line   entry.Line
+	walker index.Walker
+	text   []byte // of one field at a time
+	folded []byte
+	all    texts
+}
+
+// NewMatcher prepares a query.
+func NewMatcher(q *Query) *Matcher { return &Matcher{root: q.Root, need: needOf(q.Root)} }
+
+// Block takes the bytes of some entry lines, of which Match is asked next. It says whether any of them may match.
+func (m *Matcher) Block(lines []byte) bool {
+	if m.need == nil {
+		return true
+	}
+	m.low = appendLower(m.low[:0], lines)
+	m.clean = isClean(m.low)
+	return !m.clean || m.need.in(m.low)
+}
+
+// Match says whether the query selects the line of the block that begins at offset from. index is the entry's.
+func (m *Matcher) Match(line []byte, from int, index uint64) (bool, error) {
+	if m.need != nil {
+		low := m.low[from : from+len(line)]
+		if !m.need.in(low) && (m.clean || isClean(low)) {
+			return false, nil
+		}
+	}
+	if !timely(m.root, line) {
+		return false, nil
+	}
+	if err := entry.Decode(line, &m.line); err != nil {
+		return false, err
+	}
+	m.index = index
+	m.all.state = 0
+	return m.holds(m.root), nil
+}
+
+// timely says whether the line's timestamp is within the bounds that a query begins with: most lines outside a time range
+// need no more than a look at a fixed place.
+func timely(root Node, line []byte) bool {
+	switch n := root.(type) {
+	case And:
+		for _, sub := range n.Nodes {
+			if !timely(sub, line) {
+				return false
+			}
+		}
+	case Since, Until:
+		if t, _, ok := entry.Peek(line); ok {
+			return inTime(n, t)
+		}
+	}
+	return true
+}
+
+func inTime(n Node, unixNano int64) bool {
+	switch n := n.(type) {
+	case Since:
+		return unixNano >= Nano(n.At.From)
+	case Until:
+		return unixNano < Nano(n.At.From)
+	}
+	return true
+}
+
+func (m *Matcher) holds(n Node) bool {
+	switch n := n.(type) {
+	case All:
+		return true
+	case And:
+		for _, sub := range n.Nodes {
+			if !m.holds(sub) {
+				return false
+			}
+		}
+		return true
+	case Or:
+		for _, sub := range n.Nodes {
+			if m.holds(sub) {
+				return true
+			}
+		}
+		return false
+	case Not:
+		return !m.holds(n.Node)
+	case Since, Until:
+		return inTime(n, m.line.Time)
+	case Exists:
+		return m.exists(n.Field)
+	case Phrase:
+		return m.anyFolded(n.In, func(text []byte) bool { return hasPhrase(text, n.Words, n.Begin) })
+	case Substring:
+		want := []byte(n.Text)
+		return m.anyFolded(n.In, func(text []byte) bool { return bytes.Contains(text, want) })
+	case Regexp:
+		return m.any(n.In, n.Re.Match)
+	case Equal:
+		return m.anyFolded(&n.Field, func(text []byte) bool { return string(text) == n.Text })
+	case Begins:
+		want := []byte(n.Text)
+		return m.anyFolded(&n.Field, func(text []byte) bool { return bytes.HasPrefix(text, want) })
+	case Compare:
+		return m.any(&n.Field, func(text []byte) bool { return compares(text, n.Op, &n.Operand) })
+	case Range:
+		return m.any(&n.Field, func(text []byte) bool { return compares(text, Ge, &n.From) && compares(text, Le, &n.To) })
+	}
+	panic("query: a node of unknown type")
+}
+
+// texts are those of one entry, once somebody asked for them.
+type texts struct {
+	state  int // 0: nothing, 1: the texts, 2: folded too
+	arena  []byte
+	ends   []int // of each text in arena
+	folded []byte
+	fends  []int
+}
+
+// any says whether holds is true of a text: of the field's, or of any.
+func (m *Matcher) any(in *Field, holds func(text []byte) bool) bool {
+	if in != nil {
+		found := false
+		m.visit(*in, func(text []byte) bool {
+			found = holds(text)
+			return !found
+		})
+		return found
+	}
+	m.gather()
+	return anyOf(m.all.arena, m.all.ends, holds)
+}
+
+// anyFolded is any with the texts folded.
+func (m *Matcher) anyFolded(in *Field, holds func(text []byte) bool) bool {
+	if in != nil {
+		return m.any(in, func(text []byte) bool {
+			m.folded = index.AppendFold(m.folded[:0], text)
+			return holds(m.folded)
+		})
+	}
+	m.gather()
+	if a := &m.all; a.state == 1 {
+		a.state, a.folded, a.fends = 2, a.folded[:0], a.fends[:0]
+		from := 0
+		for _, end := range a.ends {
+			a.folded = index.AppendFold(a.folded, a.arena[from:end])
+			a.fends = append(a.fends, len(a.folded))
+			from = end
+		}
+	}
+	return anyOf(m.all.folded, m.all.fends, holds)
+}
+
+func anyOf(arena []byte, ends []int, holds func([]byte) bool) bool {
+	from := 0
+	for _, end := range ends {
+		if holds(arena[from:end]) {
+			return true
+		}
+		from = end
+	}
+	return false
+}
+
+// gather collects the entry's texts.
+func (m *Matcher) gather() {
+	a := &m.all
+	if a.state > 0 {
+		return
+	}
+	a.state, a.arena, a.ends = 1, a.arena[:0], a.ends[:0]
+	keep := func(text []byte) bool {
+		a.arena = append(a.arena, text...)
+		a.ends = append(a.ends, len(a.arena))
+		return true
+	}
+	m.visit(Field{Root: Message}, keep)
+	m.walker.Walk(m.line.Metadata, func(_, text []byte, kind index.Kind) bool { return kind == index.Null || keep(text) })
+}
+
+// visit calls f with each scalar of a field until it returns false. The text is valid during the call.
+func (m *Matcher) visit(field Field, f func(text []byte) bool) {
+	switch field.Root {
+	case Metadata:
+		m.members(m.line.Metadata, field.Path, f)
+	case Producer:
+		m.members(m.line.Producer, field.Path, f)
+	case Control:
+		m.members(m.line.Log, field.Path, f)
+	case Message:
+		m.quoted(m.line.Message, f)
+	case Hostname:
+		m.quoted(m.line.Hostname, f)
+	case IdempotencyKey:
+		m.quoted(m.line.IdempotencyKey, f)
+	case Level:
+		f([]byte(m.line.Level.String()))
+	case PID:
+		m.text = strconv.AppendUint(m.text[:0], uint64(m.line.PID), 10)
+		f(m.text)
+	case Index:
+		m.text = strconv.AppendUint(m.text[:0], m.index, 10)
+		f(m.text)
+	case ID:
+		f(m.line.ID[:])
+	default:
+		if raw := m.raw(field.Root); raw != nil {
+			f(raw)
+		}
+	}
+}
+
+// raw is a member that needs no decoding.
+func (m *Matcher) raw(root Root) []byte {
+	switch root {
+	case TraceID:
+		return m.line.TraceID
+	case SpanID:
+		return m.line.SpanID
+	case EventTime:
+		return m.line.EventTime
+	case Timestamp:
+		return m.line.Timestamp
+	case IdempotencyKey:
+		return m.line.IdempotencyKey
+	}
+	return nil
+}
+
+func (m *Matcher) quoted(raw []byte, f func(text []byte) bool) {
+	if text, ok := m.walker.Text(raw); ok {
+		f(text)
+	}
+}
+
+func (m *Matcher) members(object []byte, path string, f func(text []byte) bool) {
+	if object == nil {
+		return
+	}
+	m.walker.Walk(object, func(at, text []byte, kind index.Kind) bool {
+		return kind == index.Null || string(at) != path || f(text)
+	})
+}
+
+func (m *Matcher) exists(f Field) bool {
+	switch f.Root {
+	case Metadata:
+		return m.reaches(m.line.Metadata, f.Path)
+	case Producer:
+		return m.line.Producer != nil && (f.Path == "" || m.reaches(m.line.Producer, f.Path))
+	case Control:
+		return m.line.Log != nil && (f.Path == "" || m.reaches(m.line.Log, f.Path))
+	case TraceID, SpanID, EventTime, IdempotencyKey:
+		return m.raw(f.Root) != nil
+	}
+	return true
+}
+
+// reaches says whether a path leads to something in the object that is not null: a scalar, an object or an array.
+func (m *Matcher) reaches(object []byte, path string) bool {
+	s := seeker{m: m, src: object, path: path}
+	s.value(0, "", false)
+	return s.found
+}
+
+// seeker walks an object that was decoded, so that its syntax is beyond doubt.
+type seeker struct {
+	m     *Matcher
+	src   []byte
+	path  string
+	found bool
+}
+
+// value visits the value at p, whose path is at, and returns where it ends. named: a member's name leads to it.
+func (s *seeker) value(p int, at string, named bool) int {
+	c := s.src[p]
+	if named && at == s.path && c != 'n' {
+		s.found = true
+	}
+	switch c {
+	case '"':
+		return stringEnd(s.src, p)
+	case '{', '[':
+	default:
+		for p < len(s.src) && s.src[p] != ',' && s.src[p] != '}' && s.src[p] != ']' {
+			p++
+		}
+		return p
+	}
+	for p++; s.src[p] != '}' && s.src[p] != ']'; {
+		if s.src[p] == ',' {
+			p++
+		}
+		sub, subNamed := at, named
+		if c == '{' {
+			end := stringEnd(s.src, p)
+			name, _ := s.m.walker.Text(s.src[p:end]) // decoded before, so it is a string
+			if sub = string(name); at != "" {
+				sub = at + "." + sub
+			}
+			subNamed = true
+			p = end + 1 // the colon
+		}
+		p = s.value(p, sub, subNamed)
+	}
+	return p + 1
+}
+
+// stringEnd is where the string that begins at p ends.
+func stringEnd(b []byte, p int) int {
+	for p++; b[p] != '"'; p++ {
+		if b[p] == '\\' {
+			p++
+		}
+	}
+	return p + 1
+}
+
+// hasPhrase says whether a folded text has the words one after the other.
+func hasPhrase(text []byte, words []string, begin bool) bool {
+	first := []byte(words[0])
+	for from := 0; ; {
+		i := bytes.Index(text[from:], first)
+		if i < 0 {
+			return false
+		}
+		at := from + i
+		if r, n := utf8.DecodeLastRune(text[:at]); (n == 0 || !index.IsWord(r)) && phraseAt(text[at:], words, begin) {
+			return true
+		}
+		from = at + 1
+	}
+}
+
+// phraseAt says whether the words stand at the beginning of text, where a word begins.
+func phraseAt(text []byte, words []string, begin bool) bool {
+	for i, w := range words {
+		if i > 0 {
+			text = text[wordStart(text):]
+		}
+		if !bytes.HasPrefix(text, []byte(w)) {
+			return false
+		}
+		text = text[len(w):]
+		if r, n := utf8.DecodeRune(text); n > 0 && index.IsWord(r) {
+			return begin && i == len(words)-1
+		}
+	}
+	return true
+}
+
+// wordStart is where the first word of text begins.
+func wordStart(text []byte) int {
+	for i := 0; i < len(text); {
+		r, n := utf8.DecodeRune(text[i:])
+		if index.IsWord(r) {
+			return i
+		}
+		i += n
+	}
+	return len(text)
+}
+
+// compares says whether a scalar compares so with an operand.
+func compares(text []byte, op Op, with *Operand) bool {
+	var below, above bool // the operand's lowest, the operand's highest
+	if with.IsTime {
+		t, ok := ParseTime(string(text))
+		if !ok {
+			return false
+		}
+		below, above = t.Before(with.From), t.After(with.To)
+	} else {
+		d, ok := ParseDecimal(string(text))
+		if !ok {
+			return false
+		}
+		c := d.Cmp(with.Number)
+		below, above = c < 0, c > 0
+	}
+	switch op {
+	case Ge:
+		return !below
+	case Gt:
+		return above
+	case Le:
+		return !above
+	case Lt:
+		return below
+	}
+	return !below && !above
+}
