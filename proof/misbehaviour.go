@@ -3,7 +3,6 @@ package proof
 import (
 	"errors"
 	"fmt"
-	"math/bits"
 	"strings"
 )
 
@@ -64,11 +63,7 @@ func ConsistencyRoot(p []Hash, a, b uint64, rootB Hash) (rootA Hash, err error) 
 	if len(p) == 0 {
 		return Hash{}, fmt.Errorf("%w: no hashes from size %d to size %d", ErrProofShape, a, b)
 	}
-	rest := p
-	if bits.OnesCount64(a) == 1 {
-		rest = p[1:]
-	}
-	rootA, newRoot, err := foldConsistency(rest, a, b, p[0])
+	rootA, newRoot, err := foldConsistency(p[1:], a, b, p[0])
 	if err != nil {
 		return Hash{}, err
 	}
