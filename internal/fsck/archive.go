@@ -39,7 +39,8 @@ type unit struct {
 	s        *sealed
 	from, to int // groups; empty for the last unit
 	last     bool
-	sealed   bool // the last unit's: there is a seal
+	sealed   bool     // the last unit's: there is a seal
+	seal     sealNote // its signature is not verified yet
 	groups   []groupSum
 	findings []Finding
 	faults   []fault
@@ -171,6 +172,7 @@ func groupRoot(leaves *[groupSize]proof.Hash) proof.Hash {
 // own end, which needs the pool.
 func (c *check) join(j *joiner) error {
 	p := newPool(c, c.o.Workers)
+	j.pool = p
 	order := make(chan *unit, 2*c.o.Workers+2)
 	defer func() {
 		p.close()
@@ -287,6 +289,9 @@ func (j *joiner) endArchive(u *unit, joined bool) {
 	for _, f := range u.faults {
 		c.fault(f.name, int64(s.first), f.err, f.hint)
 	}
+	if u.seal.note != nil {
+		j.checkSealKey(u.seal, false)
+	}
 	if !joined {
 		return
 	}
@@ -334,7 +339,7 @@ func (u *unit) checkSeal(w *worker) {
 		return
 	}
 	u.sealed = true
-	text, _, err := c.openNote(data)
+	text, n, err := c.openNote(data)
 	var seal index.Seal
 	if err == nil {
 		seal, err = index.ParseSeal(text)
@@ -346,6 +351,7 @@ func (u *unit) checkSeal(w *worker) {
 	if c.known && seal.Origin != c.origin {
 		u.find(sealName, "is of another log", seal.Origin, c.origin)
 	}
+	u.seal = sealNote{name: sealName, first: s.first, note: n}
 	u.checkSealed(seal, sealName, idxName, idx, idxSize)
 }
 

@@ -43,6 +43,10 @@ type book struct {
 	lines  [][]byte
 	time   int64
 
+	keys *epochKeys // of the present epoch; nil in a log with the log key only
+	next *epochKeys // named by an entry that no checkpoint covers yet
+	at   uint64     // index of that entry
+
 	first      uint64 // of the open segment
 	firstChain proof.Hash
 	kept       uint64 // last size in checkpoints
@@ -80,6 +84,9 @@ func (b *book) checkpoint() string {
 }
 
 func (b *book) note(text string) []byte {
+	if b.keys != nil {
+		return b.signed(text, b.keys)
+	}
 	if b.signer == nil {
 		return []byte(text + "\n")
 	}
@@ -170,6 +177,10 @@ func (b *book) publish(keep bool) {
 	if keep && b.size() > b.kept {
 		b.files["checkpoints"] = append(append(slices.Clone(b.files["checkpoints"]), note...), '\n')
 		b.kept = b.size()
+		if b.next != nil {
+			b.link(note)
+			b.keys, b.next = b.next, nil
+		}
 	}
 	b.files["checkpoint"] = note
 }

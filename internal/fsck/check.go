@@ -20,7 +20,10 @@ import (
 	"github.com/tree-of-life-system/immutable/proof"
 )
 
-const groupSize = segment.GroupSize
+const (
+	groupSize  = segment.GroupSize
+	groupLevel = 8 // a group is a perfect subtree of this height
+)
 
 // Hints that several findings share.
 const (
@@ -34,6 +37,7 @@ const (
 	openName    = "immutable.log"
 	latestName  = "checkpoint"
 	historyName = "checkpoints"
+	epochsName  = "epochs"
 	chainName   = "chain"
 )
 
@@ -52,15 +56,17 @@ type check struct {
 
 	known  bool // log.json was read: origin and keys hold
 	origin string
-	keys   []proof.Key // that may sign
-	pinned []proof.Key // those of keys that are known from outside
+	log    proof.Key   // the log key; zero in a log without keys
+	first  []proof.Key // of epoch 0
+	pinned []proof.Key // known from outside
 
 	head     *identity.Head
 	headFile string
 
 	latest     []byte // the file checkpoint; nil when it did not open
 	latestAt   proof.Checkpoint
-	latestKey  bool // signed by a pinned key
+	latestNote *proof.Note
+	chainFile  chainFile
 	history    *history
 	arrays     arrays
 	shelf      shelf
@@ -76,6 +82,7 @@ func (c *check) run() error {
 	defer c.closeFiles()
 	c.readIdentity()
 	c.readLatest()
+	c.openEpochs()
 	c.openHistory()
 	c.readHead()
 	c.openArrays()
@@ -83,6 +90,7 @@ func (c *check) run() error {
 	c.readNames()
 	j := newJoiner(c)
 	c.addClaims(j)
+	c.addGiven()
 	if err := c.join(j); err != nil {
 		return err
 	}
@@ -94,6 +102,7 @@ func (c *check) run() error {
 
 func (c *check) closeFiles() {
 	c.history.close()
+	c.chainFile.close()
 	c.arrays.close()
 	c.shelf.close()
 }
@@ -316,14 +325,33 @@ func (c *check) readIdentity() {
 		c.find(Finding{File: identity.LogName, Offset: -1, Index: -1, What: err.Error(), Hint: "without it neither the log's name nor its keys are known: signatures are not checked"})
 		return
 	}
+	if !keyForm(own) {
+		c.find(Finding{
+			File: identity.LogName, Offset: -1, Index: -1, What: "its keys have none of the three forms", Got: strings.Join(log.VKeys, " "),
+			Want: "no key, the log key, or the log key and the Ed25519 and ML-DSA-44 keys of epoch 0, with different ids", Hint: "signatures are not checked",
+		})
+		return
+	}
 	c.known, c.origin = true, log.Origin
 	c.rep.Origin, c.rep.VKeys, c.rep.Signed = log.Origin, log.VKeys, len(own) > 0
-	for _, k := range own {
-		if !hasKey(c.keys, k) {
-			c.keys = append(c.keys, k)
-		}
+	if len(own) > 0 {
+		c.log, c.first = own[0], own[max(0, len(own)-2):]
 	}
-	c.pin(own)
+	c.pin()
+}
+
+// keyForm says whether these can be the keys of a log.json.
+func keyForm(own []proof.Key) bool {
+	switch len(own) {
+	case 0:
+		return true
+	case 1:
+		return own[0].Type() == proof.TypeEd25519
+	case 3:
+		ids := own[0].ID() != own[1].ID() && own[0].ID() != own[2].ID() && own[1].ID() != own[2].ID()
+		return ids && own[0].Type() == proof.TypeEd25519 && own[1].Type() == proof.TypeEd25519 && own[2].Type() == proof.TypeMLDSA44
+	}
+	return false
 }
 
 func hasKey(keys []proof.Key, k proof.Key) bool {
@@ -335,29 +363,27 @@ func hasKey(keys []proof.Key, k proof.Key) bool {
 	return false
 }
 
-// pin takes the keys from outside. Those of this log's name must be its own.
-func (c *check) pin(own []proof.Key) {
+// pin takes the keys from outside. Each must be the log's: of log.json, or of a later epoch, which the entries tell.
+func (c *check) pin() {
 	for _, v := range c.o.Keys {
 		k, err := proof.ParseKey(v)
+		if err == nil && k.Type() == proof.TypeCosignature {
+			err = errors.New("it is a witness's; the keys of a log have type 0x01 or 0x06")
+		}
 		if err != nil {
 			c.note(Finding{File: "pinned key", Offset: -1, Index: -1, What: "cannot be used: " + err.Error()})
 			c.unreadable++
 			continue
 		}
-		if !hasKey(own, k) {
+		if c.log.IsZero() {
 			c.find(Finding{
-				File: identity.LogName, Offset: -1, Index: -1, What: "does not name the pinned key", Got: strings.Join(c.rep.VKeys, " "), Want: k.String(),
+				File: identity.LogName, Offset: -1, Index: -1, What: "does not name the pinned key", Want: k.String(),
 				Hint: "the directory is of another log, or was replaced together with its key",
 			})
 			continue
 		}
 		if !hasKey(c.pinned, k) {
 			c.pinned = append(c.pinned, k)
-		}
-	}
-	for _, k := range own {
-		if len(c.pinned) > 0 && !hasKey(c.pinned, k) {
-			c.note(Finding{File: identity.LogName, Offset: -1, Index: -1, What: "names a key that is not pinned; signatures by it alone do not count", Got: k.String()})
 		}
 	}
 }
@@ -468,7 +494,7 @@ func (c *check) finishHead(j *joiner) {
 func (c *check) readNames() {
 	for _, name := range c.list(".") {
 		switch name {
-		case identity.LogName, openName, chainName, latestName, historyName, "lock", "reserve", "next":
+		case identity.LogName, openName, chainName, latestName, historyName, epochsName, "lock", "reserve", "next":
 		case "pending", "archive", "index", "tree", "quarantine":
 		default:
 			c.note(Finding{File: name, Offset: -1, Index: -1, What: "is a name that the format does not know"})
@@ -487,7 +513,7 @@ func fingerprint(o *Options) string {
 		}
 		fmt.Fprintf(&b, "%d %d %d %s\n", info.Dev, info.Inode, info.Size, info.ModTime.Format(time.RFC3339Nano))
 	}
-	for _, name := range []string{identity.LogName, latestName, historyName, openName} {
+	for _, name := range []string{identity.LogName, latestName, historyName, epochsName, openName} {
 		stat(filepath.Join(o.Dir, name))
 	}
 	if data, err := vfs.ReadFile(o.FS, filepath.Join(o.Dir, identity.LogName), identity.MaxBytes); err == nil && o.State != "" {

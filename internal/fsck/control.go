@@ -52,6 +52,8 @@ func (c *check) control(file string, e *control) {
 		err = checkContinue(m)
 	case "import":
 		err = checkImport(m)
+	case "epoch":
+		_, _, err = proof.ParseEpochEntry(e.line)
 	}
 	if err != nil {
 		f.What = "the " + kind + " entry is wrong: " + err.Error()
@@ -65,6 +67,7 @@ var controlMembers = map[string]string{
 	"clock":    "type was now",
 	"continue": "type origin size root verdict checkpoint",
 	"import":   "type format blocks head broken",
+	"epoch":    "type epoch vkeys",
 }
 
 // checkRecovery holds a recovery entry against its own index and the file that it names. Whether that file hashes to its name

@@ -24,11 +24,13 @@ type Options struct {
 	FS  vfs.FS // nil is the operating system's
 	Dir string
 
-	State       string    // root of this host's state directory, where the log's head is; "" = no head is known
-	Keys        []string  // verifier keys pinned from outside
-	Checkpoints [][]byte  // earlier checkpoint notes from outside; of a log without keys, their text and an empty line
-	Receipts    []Receipt // from outside
-	Proofs      [][]byte  // tlog-proof files from outside
+	State       string        // root of this host's state directory, where the log's head is; "" = no head is known
+	Keys        []string      // verifier keys pinned from outside
+	Checkpoints [][]byte      // earlier checkpoint notes from outside; of a log without keys, their text and an empty line
+	Receipts    []Receipt     // from outside
+	Proofs      [][]byte      // tlog-proof files from outside
+	Epochs      [][]byte      // chains of keys from outside: earlier states of the file epochs
+	Require     proof.Require // which keys of its epoch must have signed a checkpoint; all of them, if it is not set
 
 	Indexes  bool           // recompute each sealed segment's index too
 	Workers  int            // goroutines that decode and hash; 0 = GOMAXPROCS
@@ -98,7 +100,7 @@ func orNothing(s string) string {
 
 // A Basis is something from outside the directory that it agrees with.
 type Basis struct {
-	Kind   string `json:"kind"` // head, key, checkpoint, receipt
+	Kind   string `json:"kind"` // head, key, checkpoint, receipt, epochs
 	Detail string `json:"detail"`
 	Size   uint64 `json:"size"` // it covers the entries below; a receipt without a chain hash covers only its own, and says 0
 }
@@ -116,9 +118,10 @@ type Report struct {
 	Origin      string                  `json:"origin"`
 	VKeys       []string                `json:"vkeys"`
 	Signed      bool                    `json:"signed"`
-	Size        uint64                  `json:"size"`  // entries in complete batches
-	Root        proof.Hash              `json:"root"`  // recomputed, at Size; zero when entries could not be joined
-	Chain       proof.Hash              `json:"chain"` // recomputed, of the last entry
+	Epochs      []EpochReport           `json:"epochs"` // of keys, at most the newest 1,000
+	Size        uint64                  `json:"size"`   // entries in complete batches
+	Root        proof.Hash              `json:"root"`   // recomputed, at Size; zero when entries could not be joined
+	Chain       proof.Hash              `json:"chain"`  // recomputed, of the last entry
 	Basis       []Basis                 `json:"basis"`
 	Covered     uint64                  `json:"covered"` // entries below are covered by a Basis; the others only agree with the directory
 	Findings    []Finding               `json:"findings"`

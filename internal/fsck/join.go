@@ -21,6 +21,14 @@ type claim struct {
 
 	differs, short Finding
 	basis          *Basis // what agreement with it is worth; may be nil
+
+	// Of a note; nil in a log without keys. The keys of its epoch must have signed it; where they have not, unsigned is found,
+	// and why is added to it.
+	note     *proof.Note
+	unsigned Finding
+	kept     bool                         // it is of the history
+	data     []byte                       // then the note
+	good     func(signers []proof.Signer) // called when it is signed and agrees with the entries; may be nil
 }
 
 // An entryClaim wants to see one entry's hashes.
@@ -33,7 +41,8 @@ type entryClaim struct {
 // A joiner puts segments together in order: it carries the state at the end of what was read so far, compares everything that
 // claims something about it, and is the only one that does. It is not safe for concurrent use.
 type joiner struct {
-	c *check
+	c    *check
+	pool *pool // nil before and after the entries are read
 
 	size  uint64
 	f     tree.Frontier
@@ -53,13 +62,16 @@ type joiner struct {
 	lost   bool   // a segment could not be read or joined; that is reported, so what misses its entries is not to blame
 	bytes  int64
 
+	epochs  epochs
 	current *sealed  // the archive that was taken last
 	twin    *rawFile // the pending file of the same segment, if there still is one and it is whole
 	twinEnd uint64   // the entries that it holds are below
 }
 
 func newJoiner(c *check) *joiner {
-	return &joiner{c: c, rootOK: true, chainOK: true, timeOK: true}
+	j := &joiner{c: c, rootOK: true, chainOK: true, timeOK: true}
+	j.startEpochs()
+	return j
 }
 
 func (j *joiner) claim(cl *claim) {
@@ -109,6 +121,7 @@ func (j *joiner) begin(name string, first uint64, chain proof.Hash) bool {
 // skip goes on at group boundary to although entries before it are missing. The hash arrays stand in for them, so that what
 // follows can be checked; what was claimed about sizes in between cannot.
 func (j *joiner) skip(to uint64) {
+	j.loseEpochs()
 	a := &j.c.arrays
 	a.holes = true
 	j.timeOK, j.tail = false, nil
@@ -136,7 +149,7 @@ func (j *joiner) skip(to uint64) {
 func (j *joiner) add(leaves []proof.Hash, group *proof.Hash) {
 	for len(leaves) > 0 {
 		n := min(groupSize-int(j.size%groupSize), len(leaves))
-		if group != nil && j.nextStop() >= j.size+groupSize {
+		if group != nil && j.nextStop() >= j.size+groupSize && !j.epochIn(j.size+groupSize) {
 			j.addGroup(leaves, *group)
 		} else {
 			for _, leaf := range leaves[:n] {
@@ -153,6 +166,9 @@ func (j *joiner) addGroup(leaves []proof.Hash, root proof.Hash) {
 		j.f.AppendGroup(root)
 		j.whole = j.f
 	}
+	if p := j.epochs.path; p != nil {
+		p.add(root, groupLevel)
+	}
 	j.chain = extend(j.chain, leaves)
 	j.size += groupSize
 	j.c.arrays.group(j.size/groupSize-1, root, j.chain, j.chainOK, leaves)
@@ -162,6 +178,12 @@ func (j *joiner) addGroup(leaves []proof.Hash, root proof.Hash) {
 }
 
 func (j *joiner) addLeaf(leaf proof.Hash) {
+	if j.epochIn(j.size + 1) {
+		j.beginEpoch()
+	}
+	if p := j.epochs.path; p != nil {
+		p.add(leaf, 0)
+	}
 	if j.rootOK {
 		j.f.Append(leaf)
 	}
@@ -210,35 +232,51 @@ func (j *joiner) fire(leaf proof.Hash) {
 		j.claims = j.claims[1:]
 	}
 	if j.ahead != nil && j.ahead.size == j.size {
-		j.settle(j.ahead)
+		j.settleKept(j.ahead)
 		j.ahead = nil
 	}
 }
 
+// settle holds a claim against the entries before it, and its signatures against the keys of the epoch.
 func (j *joiner) settle(cl *claim) {
+	var signers []proof.Signer
+	if e := &j.epochs; cl.note != nil && !e.lost {
+		var err error
+		if signers, err = j.verify(cl); err != nil {
+			f := cl.unsigned
+			f.What += err.Error()
+			j.c.find(f)
+			return
+		}
+	}
 	if !j.rootOK {
 		j.missed(cl.file, cl.offset, -1, fmt.Sprintf("the root at size %d", cl.size))
 		return
 	}
+	if f := j.compare(cl); f != nil {
+		j.c.find(*f)
+		return
+	}
+	j.agree(cl, j.epochs.cur, signers)
+}
+
+// compare returns how a claim contradicts the entries, or nil.
+func (j *joiner) compare(cl *claim) *Finding {
+	f := cl.differs
 	root := j.f.Root()
-	if cl.chain != nil && *cl.chain != j.chain {
-		f := cl.differs
+	switch {
+	case !j.rootOK:
+		return nil
+	case cl.chain != nil && *cl.chain != j.chain:
 		f.Got, f.Want = cl.chain.String(), j.chain.String()
-		j.c.find(f)
-		return
-	}
-	if root != cl.root {
-		f := cl.differs
+	case root != cl.root && cl.inside:
+		f.Got, f.Want = cl.root.Base64(), root.Base64()
+	case root != cl.root:
 		f.Got, f.Want = root.Base64(), cl.root.Base64()
-		if cl.inside {
-			f.Got, f.Want = f.Want, f.Got
-		}
-		j.c.find(f)
-		return
+	default:
+		return nil
 	}
-	if cl.basis != nil {
-		j.c.basis(*cl.basis)
-	}
+	return &f
 }
 
 // basis keeps one basis of a kind and name, the one that covers most.
@@ -278,6 +316,7 @@ func (j *joiner) settleMissed() {
 // finish settles what is claimed beyond the end, and the totals.
 func (j *joiner) finish() {
 	c := j.c
+	j.reap(0)
 	short := func(cl *claim) {
 		if j.lost {
 			j.missed(cl.file, cl.offset, -1, fmt.Sprintf("the root at size %d", cl.size))
@@ -291,8 +330,17 @@ func (j *joiner) finish() {
 		short(cl)
 	}
 	for j.nextStop(); j.ahead != nil; j.nextStop() {
-		short(j.ahead)
+		cl := j.ahead
 		j.ahead = nil
+		var err error
+		if e := &j.epochs; cl.note != nil && !e.lost && !j.lost {
+			_, err = j.verify(cl)
+		}
+		if err != nil {
+			c.history.reject(cl.offset, int64(len(cl.data)), err)
+		} else {
+			short(cl)
+		}
 		if c.ctx.Err() != nil {
 			return
 		}
@@ -308,6 +356,7 @@ func (j *joiner) finish() {
 	if !j.lost {
 		c.arrays.finish()
 	}
+	j.finishEpochs()
 	c.rep.Size = j.size
 	if j.rootOK && !j.lost {
 		c.rep.Root = j.f.Root()

@@ -98,6 +98,9 @@ func (j *joiner) take(l *lineCheck, offset int64) {
 			c.before, c.known = j.time, j.timeOK && j.size > 0
 		}
 		j.c.control(l.file, c)
+		if bytes.HasPrefix(c.log, []byte(epochPrefix)) {
+			j.queueEpoch(l.file, c)
+		}
 	}
 	for _, f := range l.findings {
 		j.c.find(f)

@@ -12,49 +12,56 @@ import (
 	"github.com/tree-of-life-system/immutable/proof"
 )
 
-// openNote opens a note of this log and returns its text. pinned says that a key known from outside signed it. Where keys are
-// pinned nothing else will do. Without log.json only the form is checked.
-func (c *check) openNote(data []byte) (text string, pinned bool, err error) {
+// openNote reads a note of this log: its form, and that the log key signed it. n is nil where there is nothing more to
+// verify: in a log without keys, and without log.json. Else the keys of an epoch must have signed it too, and which those are
+// the joiner knows when it is there.
+func (c *check) openNote(data []byte) (text string, n *proof.Note, err error) {
 	if len(data) > proof.MaxNote {
-		return "", false, fmt.Errorf("%w: %d bytes, at most %d are read", proof.ErrMalformedNote, len(data), proof.MaxNote)
+		return "", nil, fmt.Errorf("%w: %d bytes, at most %d are read", proof.ErrMalformedNote, len(data), proof.MaxNote)
 	}
 	if !c.known {
 		text, _, found := strings.Cut(string(data), "\n\n")
 		if !found {
-			return "", false, fmt.Errorf("%w: no empty line after the text", proof.ErrMalformedNote)
+			return "", nil, fmt.Errorf("%w: no empty line after the text", proof.ErrMalformedNote)
 		}
-		return text + "\n", false, nil
+		return text + "\n", nil, nil
 	}
-	if len(c.keys) == 0 {
+	if c.log.IsZero() {
 		text, found := strings.CutSuffix(string(data), "\n\n")
 		if !found || strings.Contains(text, "\n\n") {
-			return "", false, fmt.Errorf("%w: in a log without keys a note is its text and one empty line", proof.ErrMalformedNote)
+			return "", nil, fmt.Errorf("%w: in a log without keys a note is its text and one empty line", proof.ErrMalformedNote)
 		}
-		return text + "\n", false, nil
+		return text + "\n", nil, nil
 	}
-	if text, err = proof.OpenNote(data, c.keys); err != nil || len(c.pinned) == 0 {
-		return text, false, err
+	if n, err = proof.ParseNote(data); err != nil {
+		return "", nil, err
 	}
-	if len(c.pinned) < len(c.keys) {
-		_, err = proof.OpenNote(data, c.pinned)
-	}
-	return text, err == nil, err
+	return n.Text, n, nil
 }
 
-// openCheckpoint opens a checkpoint of this log.
-func (c *check) openCheckpoint(data []byte) (proof.Checkpoint, bool, error) {
-	text, pinned, err := c.openNote(data)
+// openCheckpoint opens a checkpoint of this log as far as the log key goes.
+func (c *check) openCheckpoint(data []byte) (proof.Checkpoint, *proof.Note, error) {
+	text, n, err := c.openNote(data)
 	if err != nil {
-		return proof.Checkpoint{}, false, err
+		return proof.Checkpoint{}, nil, err
+	}
+	if n != nil {
+		signers, err := n.Verify([]proof.Key{c.log})
+		if err == nil && len(signers) == 0 {
+			err = fmt.Errorf("%w by the log key %s+%08x", proof.ErrNoSignature, c.log.Name(), c.log.ID())
+		}
+		if err != nil {
+			return proof.Checkpoint{}, nil, err
+		}
 	}
 	at, err := proof.ParseCheckpoint(text)
-	if err != nil && len(c.keys) == 0 { // nobody signed that it is one
+	if err != nil && c.log.IsZero() { // nobody signed that it is one
 		err = fmt.Errorf("%w: %w", proof.ErrMalformedNote, err)
 	}
 	if err == nil && c.known && at.Origin != c.origin {
 		err = fmt.Errorf("%w: %q, this log is %q", proof.ErrOrigin, at.Origin, c.origin)
 	}
-	return at, pinned, err
+	return at, n, err
 }
 
 // readLatest reads the file checkpoint.
@@ -64,18 +71,18 @@ func (c *check) readLatest() {
 		c.fault(latestName, -1, err, "")
 		return
 	}
-	at, pinned, err := c.openCheckpoint(data)
+	at, n, err := c.openCheckpoint(data)
 	if err != nil {
 		c.find(Finding{File: latestName, Offset: -1, Index: -1, What: "is not a checkpoint of this log: " + err.Error()})
 		return
 	}
-	c.latest, c.latestAt, c.latestKey = data, at, pinned
+	c.latest, c.latestAt, c.latestNote = data, at, n
 }
 
 // addClaims gives the joiner everything that says what the root, a chain hash or a leaf must be.
 func (c *check) addClaims(j *joiner) {
 	if c.latest != nil {
-		j.claim(c.noteClaim(latestName, -1, c.latestAt, c.latestKey))
+		j.claim(c.noteClaim(latestName, -1, c.latestAt, c.latestNote))
 	}
 	if h := c.head; h != nil {
 		j.claim(&claim{
@@ -99,23 +106,20 @@ func (c *check) addClaims(j *joiner) {
 	}
 }
 
-// noteClaim is what a note in the directory says. A pinned key that signed it is a basis.
-func (c *check) noteClaim(file string, offset int64, at proof.Checkpoint, pinned bool) *claim {
-	cl := &claim{
-		size: at.Size, root: at.Root, file: file, offset: offset, inside: true,
-		differs: Finding{File: file, Offset: offset, Index: -1, What: fmt.Sprintf("the checkpoint of size %d has another root than the entries", at.Size)},
-		short:   Finding{File: file, Offset: offset, Index: -1, What: "the log is shorter than its checkpoint", Hint: hintCut},
+// noteClaim is what a note in the directory says.
+func (c *check) noteClaim(file string, offset int64, at proof.Checkpoint, n *proof.Note) *claim {
+	return &claim{
+		size: at.Size, root: at.Root, file: file, offset: offset, inside: true, note: n,
+		differs:  Finding{File: file, Offset: offset, Index: -1, What: fmt.Sprintf("the checkpoint of size %d has another root than the entries", at.Size)},
+		short:    Finding{File: file, Offset: offset, Index: -1, What: "the log is shorter than its checkpoint", Hint: hintCut},
+		unsigned: Finding{File: file, Offset: offset, Index: -1, What: "is not a checkpoint of this log: "},
 	}
-	if pinned {
-		cl.basis = &Basis{Kind: "key", Detail: c.pinned[0].String(), Size: at.Size}
-	}
-	return cl
 }
 
 // addOutside adds a checkpoint from outside. One that this log's keys did not sign refutes: either it or the directory is of
 // another log. Bytes that are no checkpoint at all say nothing.
-func (c *check) addOutside(j *joiner, name string, data []byte) (proof.Checkpoint, bool) {
-	at, _, err := c.openCheckpoint(data)
+func (c *check) addOutside(j *joiner, name string, data []byte) (*claim, bool) {
+	at, n, err := c.openCheckpoint(data)
 	f := Finding{File: name, Offset: -1, Index: -1}
 	switch {
 	case err == nil:
@@ -123,18 +127,24 @@ func (c *check) addOutside(j *joiner, name string, data []byte) (proof.Checkpoin
 		f.What = "is not a checkpoint: " + err.Error()
 		c.note(f)
 		c.unreadable++
-		return at, false
+		return nil, false
 	default:
 		f.What, f.Hint = "is not a checkpoint of this log: "+err.Error(), "it is of another log, or the directory is"
 		c.find(f)
-		return at, false
+		return nil, false
 	}
+	unsigned := f
+	unsigned.What, unsigned.Hint = "is not a checkpoint of this log: ", "it is of another log, or the directory is"
 	f.Hint = "the log was rewritten after that checkpoint was signed, or shows different histories to different people"
 	f.What = fmt.Sprintf("the entries below %d have another root than this checkpoint", at.Size)
 	short := f
 	short.What, short.Hint = "the log is shorter than this checkpoint", hintCut
-	j.claim(&claim{size: at.Size, root: at.Root, file: name, offset: -1, differs: f, short: short, basis: &Basis{Kind: "checkpoint", Detail: name, Size: at.Size}})
-	return at, true
+	cl := &claim{
+		size: at.Size, root: at.Root, file: name, offset: -1, note: n, differs: f, short: short, unsigned: unsigned,
+		basis: &Basis{Kind: "checkpoint", Detail: name, Size: at.Size},
+	}
+	j.claim(cl)
+	return cl, true
 }
 
 // addProof adds a tlog-proof: its checkpoint, and that the entry at its index is the one that it proves.
@@ -151,7 +161,7 @@ func (c *check) addProof(j *joiner, name string, data []byte) {
 	}
 	f := Finding{File: name, Offset: -1, Index: int64(p.Index)}
 	j.claimEntry(&entryClaim{index: p.Index, file: name, check: func(leaf, _ proof.Hash) {
-		if err := proof.CheckInclusion(p.Hashes, p.Index, at.Size, leaf, at.Root); err != nil {
+		if err := proof.CheckInclusion(p.Hashes, p.Index, at.size, leaf, at.root); err != nil {
 			f.What, f.Got = "the entry is not the one that this proof is of: "+err.Error(), "leaf "+leaf.String()
 			c.find(f)
 			return
@@ -205,9 +215,16 @@ type history struct {
 	ended  bool
 	torn   bool // the bytes after the notes so far are a torn note
 
-	count    uint64 // notes so far
+	count  uint64 // notes so far
+	newest        // the last of them
+	before newest // the one before it
+}
+
+// newest is the last note of a history so far.
+type newest struct {
 	lastSize uint64
 	lastNote []byte // nil before the first
+	lastEnd  int64  // offset behind its empty line
 	last     *proof.Checkpoint
 }
 
@@ -216,9 +233,9 @@ type histNote struct {
 	data   []byte
 	reason string // why it is not even a note's form
 
-	at     proof.Checkpoint
-	pinned bool
-	err    error
+	at   proof.Checkpoint
+	note *proof.Note
+	err  error
 }
 
 // A noteBatch is a job.
@@ -239,7 +256,7 @@ func (b *noteBatch) run(*worker) {
 	for i := range b.notes {
 		n := &b.notes[i]
 		if n.reason == "" {
-			n.at, n.pinned, n.err = b.c.openCheckpoint(n.data)
+			n.at, n.note, n.err = b.c.openCheckpoint(n.data)
 		}
 	}
 }
@@ -394,8 +411,26 @@ func (h *history) take(n *histNote) *claim {
 	}
 	h.count++
 	at := n.at
-	h.last, h.lastSize, h.lastNote = &at, at.Size, n.data
-	return c.noteClaim(historyName, n.offset, at, n.pinned)
+	h.before = h.newest
+	h.newest = newest{last: &at, lastSize: at.Size, lastNote: n.data, lastEnd: n.offset + int64(len(n.data)) + 1}
+	cl := c.noteClaim(historyName, n.offset, at, n.note)
+	cl.kept, cl.data = true, n.data
+	return cl
+}
+
+// reject takes back the note at offset, of this length: it was taken for one, and the keys of its epoch did not sign it.
+func (h *history) reject(offset, length int64, err error) {
+	h.count--
+	if end := offset + length + 1; end == h.lastEnd {
+		h.newest = h.before
+	}
+	f := Finding{File: historyName, Offset: offset, Index: -1, What: "the note is not a checkpoint of this log: " + err.Error()}
+	if h.isTorn(offset) {
+		h.torn = true
+		h.c.leftover(f)
+		return
+	}
+	h.c.find(f)
 }
 
 // isTorn says whether the bytes from offset on are a torn note, as docs/format.md defines it: the one that a crash kept from

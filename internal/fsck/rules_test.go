@@ -15,7 +15,6 @@ import (
 	"github.com/tree-of-life-system/immutable/internal/entry"
 	"github.com/tree-of-life-system/immutable/internal/identity"
 	"github.com/tree-of-life-system/immutable/internal/index"
-	"github.com/tree-of-life-system/immutable/internal/keys"
 	"github.com/tree-of-life-system/immutable/internal/segment"
 	"github.com/tree-of-life-system/immutable/internal/vfs"
 	"github.com/tree-of-life-system/immutable/internal/vfs/vfstest"
@@ -425,44 +424,50 @@ func TestUnsignedNotesAreWhole(t *testing.T) {
 	refuted(t, b.options(), "checkpoint", "other origin")
 }
 
-// A pinned key must itself have signed; the log's other keys count for the form only, and their signatures must be good.
-func TestOnlyPinnedKeysCount(t *testing.T) {
-	second, err := keys.Create(vfstest.New(), "/keys", "example.com/log")
-	must(t, err)
-	make2 := func(sign func(b *book)) *book {
-		b := newBook(t, "example.com/log", true)
-		log := identity.Log{Origin: b.origin, Created: testTime, VKeys: []string{b.signer.VKey(), second.VKey()}}
-		b.files["log.json"] = log.Append(nil)
-		b.noHead = true
-		sign(b)
-		b.files["checkpoints"] = append(b.note(b.checkpoint()), '\n')
-		b.add(3)
-		b.close()
-		return b
-	}
-	first := make2(func(*book) {})
-	pin := func(b *book, vkeys ...string) Options {
-		o := b.options()
-		o.Keys = vkeys
-		return o
-	}
-	want(t, verify(t, pin(first)), Consistent)
-	r := verify(t, pin(first, first.signer.VKey()))
-	want(t, r, Proven)
-	if len(r.Notes) != 1 || r.Notes[0].Got != second.VKey() {
-		t.Errorf("notes %v", r.Notes)
-	}
-	refuted(t, pin(first, second.VKey()), "checkpoint", "no signature")
-	want(t, verify(t, pin(first, first.signer.VKey(), second.VKey())), Proven)
-	bad, err := second.Sign("another text\n")
-	must(t, err)
-	first.files["checkpoint"] = append(bytes.Clone(first.files["checkpoint"]), bytes.TrimPrefix(bad, []byte("another text\n\n"))...)
-	refuted(t, pin(first, first.signer.VKey()), "checkpoint", "bad signature")
-	o := first.options()
+// What cannot be a pinned key proves nothing, and the keys of log.json have one of three forms.
+func TestRulesOfKeys(t *testing.T) {
+	const origin = "example.com/log"
+	b := newHybrid(t, origin)
+	b.noHead = true
+	b.add(3)
+	b.close()
+	o := b.options()
 	o.Keys = []string{"x"}
-	small := make2(func(*book) {})
-	o.FS = small.disk()
-	want(t, verify(t, o), Unknown) // a key that cannot be read proves nothing
+	want(t, verify(t, o), Unknown)
+	unsigned := small(t, origin, false)
+	unsigned.noHead = true
+	o = unsigned.options()
+	o.Keys = []string{b.signer.VKey()}
+	refuted(t, o, "log.json", "does not name the pinned key")
+	logKey, ed, ml := b.signer.VKey(), b.keys.ed.Key().String(), b.keys.ml.Key().String()
+	for _, keys := range [][]string{{ml}, {logKey, ed}, {logKey, ml}, {ed, ml}, {logKey, ml, ed}, {ml, ed, logKey}, {logKey, ed, makeEpoch(t, origin, 1).ed.Key().String()}, {logKey, ed, ml, makeEpoch(t, origin, 1).ml.Key().String()}, {makeKey(t, proof.TypeCosignature, origin, "x").Key().String()}, {logKey, makeKey(t, proof.TypeCosignature, origin, "x").Key().String(), ml}} {
+		n := b.clone()
+		log := identity.Log{Origin: origin, Created: testTime, VKeys: keys}
+		n.files["log.json"] = log.Append(nil)
+		want(t, verify(t, n.options()), Refuted)
+		if keyForm(parsed(t, keys)) {
+			t.Errorf("%d keys pass", len(keys))
+		}
+	}
+	for _, keys := range [][]string{nil, {logKey}, {ed}, {logKey, ed, ml}} {
+		if !keyForm(parsed(t, keys)) {
+			t.Errorf("%d keys do not pass", len(keys))
+		}
+	}
+	twice := parsed(t, []string{logKey, logKey, ml})
+	if keyForm(twice) {
+		t.Error("one key twice passes")
+	}
+}
+
+func parsed(t *testing.T, vkeys []string) []proof.Key {
+	var out []proof.Key
+	for _, v := range vkeys {
+		k, err := proof.ParseKey(v)
+		must(t, err)
+		out = append(out, k)
+	}
+	return out
 }
 
 // What was kept outside says no more than it holds.

@@ -73,6 +73,10 @@ func (f *Frontier) Root() proof.Hash {
 	return root
 }
 
+// Peak returns the root of the perfect subtree of 2^level leaves on the right edge. There is one exactly if that bit of
+// Size is set; else what it returns means nothing.
+func (f *Frontier) Peak(level int) proof.Hash { return f.peaks[level] }
+
 // Clone returns an independent copy.
 func (f *Frontier) Clone() *Frontier {
 	c := *f
