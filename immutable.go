@@ -105,6 +105,14 @@ type Config struct {
 	// EpochEntries is the number of entries after which keys are replaced, whatever their age. 0 is no limit.
 	EpochEntries uint64
 
+	// Policy names the witnesses that are asked to cosign each published checkpoint, and which of them are enough. It never
+	// delays an append. A policy that is not satisfied is said in Stats and to Logger; a witness that proves that this log was
+	// rolled back or forked ends it. See Log.Witnessing.
+	Policy *proof.Policy
+
+	// WitnessTimeout is how long one witness may take. 0 is five seconds.
+	WitnessTimeout time.Duration
+
 	// Hostname stands in entries whose event has none. Empty is the system's.
 	Hostname string
 

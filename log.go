@@ -71,14 +71,15 @@ type Log struct {
 	closedEpochs []uint64    // whose private keys a crash left
 	rotating     sync.Mutex  // one rotation of keys begins at a time; never taken with publisher.mu held
 
-	publisher publisher
-	sealer    sealer
-	outsiders []outsider            // guarded by publisher.mu; set once, by startOutsiders
-	condemned atomic.Pointer[error] // why nothing may be signed or acknowledged any more; see condemn
-	seen      keyTable
-	lines     sync.Pool // of *[]byte: lines of requests
-	buffers   sync.Pool // of *[]byte: batches on their way to the disk; given back to the collector when idle
-	reserve   int64     // bytes allocated in the reserve file; owned by land
+	publisher  publisher
+	sealer     sealer
+	outsiders  []outsider            // guarded by publisher.mu; set once, by startWitnessing and startOutsiders
+	witnessing *witnessing           // nil without Config.Policy and when read-only
+	condemned  atomic.Pointer[error] // why nothing may be signed or acknowledged any more; see condemn
+	seen       keyTable
+	lines      sync.Pool // of *[]byte: lines of requests
+	buffers    sync.Pool // of *[]byte: batches on their way to the disk; given back to the collector when idle
+	reserve    int64     // bytes allocated in the reserve file; owned by land
 
 	clockHeld      atomic.Int64 // how far the clock was behind the last timestamp, nanoseconds
 	committedBytes atomic.Int64 // written to segments in this session
@@ -217,6 +218,9 @@ func (l *Log) openDir() error {
 		session = binary.LittleEndian.Uint64(bits[:]) >> 22
 	}
 	l.w = newWriter(l, session, l.edge)
+	if err := l.startWitnessing(); err != nil {
+		return err
+	}
 	l.publisher.start()
 	l.sealer.start(l)
 	go l.w.run()
@@ -306,9 +310,9 @@ func (l *Log) Close() error {
 
 // release gives back files and locks.
 func (l *Log) release() error {
+	errs := []error{l.finishWitnessing()}
 	l.refreshMu.Lock() // read-only: a refresh under way has ended
 	defer l.refreshMu.Unlock()
-	var errs []error
 	l.mu.Lock()
 	for _, s := range l.segments {
 		s.close()

@@ -304,6 +304,9 @@ func (l *Log) writeHead(h *identity.Head) error {
 // publish signs the committed state, if it is new. keep puts it into the history whatever its age. A checkpoint over the
 // entry of the next epoch is kept too, and closes this one.
 func (p *publisher) publish(keep bool) (err error) {
+	if err := p.l.awaitWitnesses(); err != nil {
+		return err
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer func() { p.err, p.at = err, p.l.cfg.now() }()
