@@ -410,11 +410,9 @@ func ParseEpochEntry(line []byte) (number uint64, keys []Key, err error) {
 // parseEpochEntry also returns the index modulo 2^32 that the entry's id holds.
 func parseEpochEntry(line []byte) (number uint64, keys []Key, index32 uint32, err error) {
 	var l entry.Line
+	// Decode lets only entries of level SYSTEM have a `log` member.
 	if err := entry.Decode(line, &l); err != nil {
 		return 0, nil, 0, fmt.Errorf("parse epoch entry: %w", err)
-	}
-	if l.Level != entry.System {
-		return 0, nil, 0, fmt.Errorf("parse epoch entry: its level is %s, want %s", l.Level, entry.System)
 	}
 	if number, keys, err = parseEpochRecord(string(l.Log)); err != nil {
 		return 0, nil, 0, fmt.Errorf("parse epoch entry: %w", err)
