@@ -144,7 +144,7 @@ func TestParseKeyRefusesEveryOtherSpellingOfEachType(t *testing.T) {
 func TestParsePrivateKeyRefusesAnythingElseAndShowsNothing(t *testing.T) {
 	for _, typ := range allTypes {
 		good := privKey(t, typ, testOrigin, 1).String()
-		secret := good[strings.LastIndexByte(good, '+')+1:]
+		secret := good[len(good)-40:]
 		refused := func(what, s string) {
 			t.Helper()
 			_, err := ParsePrivateKey(s)

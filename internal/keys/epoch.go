@@ -34,7 +34,7 @@ func CreateEpoch(fsys vfs.FS, dir, origin string, number uint64, avoid []proof.K
 		typ byte
 		to  **proof.PrivateKey
 	}{{proof.TypeEd25519, &e.ed}, {proof.TypeMLDSA44, &e.ml}} {
-		key, err := drawOther(k.typ, origin, avoid)
+		key, err := drawOther(func() (*proof.PrivateKey, error) { return draw(k.typ, origin) }, avoid)
 		if err != nil {
 			return nil, fmt.Errorf("create keys of epoch %d: %w", number, err)
 		}
@@ -52,9 +52,9 @@ func CreateEpoch(fsys vfs.FS, dir, origin string, number uint64, avoid []proof.K
 
 // drawOther draws keys until one has an id that none of avoid has. Ids have 32 bits: with a thousand keys one draw in four
 // million is repeated.
-func drawOther(typ byte, origin string, avoid []proof.Key) (*proof.PrivateKey, error) {
+func drawOther(draw func() (*proof.PrivateKey, error), avoid []proof.Key) (*proof.PrivateKey, error) {
 	for {
-		key, err := draw(typ, origin)
+		key, err := draw()
 		if err != nil {
 			return nil, err
 		}
@@ -165,13 +165,16 @@ func SignCheckpoint(log *Signer, e *Epoch, c proof.Checkpoint, unix uint64) ([]b
 	if _, err := proof.ParseCheckpoint(c.Text()); err != nil {
 		return nil, fmt.Errorf("sign checkpoint: %w", err)
 	}
-	if c.Origin != log.Key().Name() {
-		return nil, fmt.Errorf("sign checkpoint: %w: the key is of %q, the checkpoint of %q", proof.ErrOrigin, log.Key().Name(), c.Origin)
+	keys := []*proof.PrivateKey{log.key}
+	if e != nil {
+		keys = append(keys, e.ed, e.ml)
 	}
-	if e == nil {
-		return sign(c.Text(), unix, log.key)
+	for _, k := range keys {
+		if k.Key().Name() != c.Origin {
+			return nil, fmt.Errorf("sign checkpoint: %w: a key is of %q, the checkpoint of %q", proof.ErrOrigin, k.Key().Name(), c.Origin)
+		}
 	}
-	return sign(c.Text(), unix, log.key, e.ed, e.ml)
+	return sign(c.Text(), unix, keys...)
 }
 
 // SignSeal returns the note of a text that is no checkpoint, signed by the epoch's Ed25519 key: ML-DSA-44 keys sign
