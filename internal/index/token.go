@@ -21,6 +21,7 @@ const (
 	Number
 	Bool
 	Null
+	empty // an object or array without members; only a search index asks for these
 )
 
 // FoldRune is the smallest rune that differs from r in case only (unicode.SimpleFold's orbit, Unicode 15.0.0), with A to Z
@@ -136,7 +137,10 @@ func Words(text string) iter.Seq[string] {
 }
 
 // A Walker visits the values of metadata objects. Its zero value is ready; it keeps buffers from one object to the next.
-type Walker struct{ path, text []byte }
+type Walker struct {
+	path, text []byte
+	empties    bool // containers without members are visited too
+}
 
 // Walk calls visit for each scalar value in a metadata object that entry.Decode has accepted, in the order of the text.
 // path is the decoded member names joined by '.'; the elements of an array have the array's path. text is the decoded
@@ -183,7 +187,7 @@ func (w *Walker) container(b []byte, p, depth int, visit func(path, text []byte,
 	}
 	outer := len(w.path)
 	if p++; p < len(b) && b[p] == closing {
-		return p + 1, true
+		return p + 1, !w.empties || depth == 0 || visit(w.path, nil, empty)
 	}
 	for p < len(b) {
 		var ok bool

@@ -32,6 +32,16 @@ func TestTablesAreUnicode(t *testing.T) {
 	}
 }
 
+// What is indexed is folded from an entry, and looked up folded from a query's folded words.
+func TestFoldingOnceIsFoldingTwiceAndKeepsWords(t *testing.T) {
+	for r := rune(0); r <= unicode.MaxRune; r++ {
+		f := FoldRune(r)
+		if FoldRune(f) != f || IsWord(f) != IsWord(r) {
+			t.Fatalf("%U folds to %U, that to %U; words: %v, %v", r, f, FoldRune(f), IsWord(r), IsWord(f))
+		}
+	}
+}
+
 func TestWordsAreFoldedRuns(t *testing.T) {
 	for text, want := range map[string][]string{
 		"":                                   nil,

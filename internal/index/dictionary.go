@@ -1,0 +1,357 @@
+package index
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/tree-of-life-system/immutable/internal/entry"
+)
+
+// A headReader reads numbers and texts in their one spelling. Once something is wrong it returns zeros.
+type headReader struct {
+	b   []byte
+	bad error
+}
+
+func (r *headReader) fail(format string, args ...any) {
+	if r.bad == nil {
+		r.bad = fmt.Errorf(format, args...)
+	}
+}
+
+func (r *headReader) byte() byte {
+	if len(r.b) == 0 {
+		r.fail("it ends early")
+		return 0
+	}
+	c := r.b[0]
+	r.b = r.b[1:]
+	return c
+}
+
+// number reads a number up to most.
+func (r *headReader) number(what string, most uint64) uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 || n > 1 && r.b[n-1] == 0 || v > most {
+		r.fail("%s: no number up to %d", what, most)
+		r.b = nil
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *headReader) bytes(what string, most int) []byte {
+	n := int(r.number(what, uint64(most)))
+	if n > len(r.b) {
+		r.fail("%s of %d bytes: it ends early", what, n)
+		r.b = nil
+		return nil
+	}
+	text := r.b[:n]
+	r.b = r.b[n:]
+	return text
+}
+
+func parseDictionary(head []byte, groups uint32) (*Dictionary, error) {
+	r := &headReader{b: head}
+	d := &Dictionary{Loose: NewSet(groups), KeySets: make([][]uint16, 1)}
+	d.readTimes(r, groups)
+	d.readPaths(r)
+	d.readKeySets(r)
+	d.readShapes(r)
+	if len(r.b) != 0 {
+		r.fail("%d bytes after its end", len(r.b))
+	}
+	if r.bad != nil {
+		return nil, fmt.Errorf("search index: dictionary: %w", r.bad)
+	}
+	d.codes = make([]*code, 1+len(d.columns))
+	return d, nil
+}
+
+func (d *Dictionary) readTimes(r *headReader, groups uint32) {
+	last := int64(0)
+	for g := uint32(0); g < groups && r.bad == nil; g++ {
+		z := r.number("time", 1<<64-1)
+		low := last + (int64(z>>1) ^ -int64(z&1))
+		span := r.number("time", uint64(entry.MaxTime))
+		if low < 0 || low > entry.MaxTime || int64(span) > entry.MaxTime-low {
+			r.fail("group %d: time %d and %d more", g, low, span)
+			return
+		}
+		last = low + int64(span)
+		d.Times = append(d.Times, [2]int64{low, last})
+	}
+	next := uint64(0)
+	for n := r.number("loose groups", uint64(groups)); n > 0 && r.bad == nil; n-- {
+		if next += r.number("loose group", uint64(groups)); next >= uint64(groups) {
+			r.fail("loose group %d of %d", next, groups)
+			return
+		}
+		d.Loose.Add(uint32(next))
+		next++
+	}
+}
+
+func (d *Dictionary) readPaths(r *headReader) {
+	n := int(r.number("paths", maxPaths))
+	for range n {
+		if r.bad != nil {
+			return
+		}
+		p := Path{Kind: r.byte()}
+		if strings.IndexByte("mhptsekPc", p.Kind) < 0 {
+			r.fail("a path of kind %#02x", p.Kind)
+		}
+		p.Name = string(r.bytes("path", nameBytes))
+		switch r.byte() {
+		case 0:
+			if wide := r.byte(); wide > 1 {
+				r.fail("a path with flag %d", wide)
+			} else {
+				p.Wide = wide == 1
+			}
+			if len(r.b) < 16 {
+				r.fail("it ends early")
+				return
+			}
+			p.Chars = [2]uint64{binary.LittleEndian.Uint64(r.b), binary.LittleEndian.Uint64(r.b[8:])}
+			r.b = r.b[16:]
+			p.Longest = int(r.number("length", entry.MaxLine))
+		case 1:
+			if len(d.columns) >= maxColumns {
+				r.fail("more than %d columns", maxColumns)
+				return
+			}
+			d.columns = append(d.columns, len(d.Paths))
+			p.Column = len(d.columns)
+			p.readTuples(r)
+		default:
+			r.fail("a path that is no column and no other")
+		}
+		d.Paths = append(d.Paths, p)
+	}
+}
+
+func (p *Path) readTuples(r *headReader) {
+	for n := r.number("tuples", columnValues); n > 0 && r.bad == nil; n-- {
+		t := Tuple{Count: uint32(r.number("count", coveredGroups*GroupSize))}
+		for sub := (&headReader{b: r.bytes("tuple", tupleBytes)}); len(sub.b) > 0; {
+			v := Value{Kind: Kind(sub.byte())}
+			switch {
+			case v.Kind.IsScalar():
+				v.Text = string(sub.bytes("value", tupleBytes))
+				if !utf8.ValidString(v.Text) {
+					sub.fail("a text that is not UTF-8")
+				}
+			case v.Kind > empty:
+				sub.fail("a value of kind %d", v.Kind)
+			}
+			if sub.bad != nil {
+				r.fail("tuple: %v", sub.bad)
+				return
+			}
+			t.Values = append(t.Values, v)
+		}
+		p.Tuples = append(p.Tuples, t)
+	}
+}
+
+func (d *Dictionary) readKeySets(r *headReader) {
+	n, total := r.number("key sets", maxKeySets), uint64(0)
+	for ; n > 0 && r.bad == nil; n-- {
+		size := r.number("key set", uint64(len(d.Paths)))
+		if total += size; total > keySetPaths {
+			r.fail("key sets with more than %d paths", keySetPaths)
+			return
+		}
+		set := make([]uint16, 0, size)
+		next := uint64(0)
+		for ; size > 0 && r.bad == nil; size-- {
+			if next += r.number("path", maxPaths); next >= uint64(len(d.Paths)) {
+				r.fail("path %d of %d", next, len(d.Paths))
+				return
+			}
+			set = append(set, uint16(next))
+			next++
+		}
+		d.KeySets = append(d.KeySets, set)
+	}
+}
+
+func (d *Dictionary) readShapes(r *headReader) {
+	n := r.number("shapes", maxShapes+uint64(entry.NumLevels))
+	for ; n > 0 && r.bad == nil; n-- {
+		s := Shape{Level: entry.Level(r.byte())}
+		s.Keys = uint16(r.number("key set", uint64(len(d.KeySets)-1)))
+		s.Count = uint32(r.number("count", coveredGroups*GroupSize))
+		if s.Level >= entry.NumLevels || s.Count == 0 {
+			r.fail("a shape of level %d and %d entries", s.Level, s.Count)
+			return
+		}
+		if size := r.number("message", templateBytes+1); size > 0 {
+			if int(size)-1 > len(r.b) {
+				r.fail("it ends early")
+				return
+			}
+			s.Known = true
+			template := string(r.b[:size-1])
+			r.b = r.b[size-1:]
+			if !utf8.ValidString(template) {
+				r.fail("a message that is not UTF-8")
+			}
+			for _, part := range strings.Split(template, slot) {
+				s.Message = append(s.Message, strings.ReplaceAll(part, notSlot, "\x00"))
+			}
+		}
+		d.Shapes = append(d.Shapes, s)
+	}
+	if len(d.Shapes) == 0 {
+		r.fail("no shapes")
+	}
+}
+
+// A Block is what is known of each entry of blockGroups groups, or fewer at the end.
+type Block struct {
+	First  uint32 // group
+	Shapes []uint16
+	// Tuples has for each entry the number of a column's tuple plus one, 0 where the entry has not its path or its paths are not
+	// known; nil for columns that were not asked for.
+	Tuples [][]uint8
+}
+
+// BlockGroups is how many groups a block has.
+const BlockGroups = blockGroups
+
+// Columns is how many columns there are.
+func (d *Dictionary) Columns() int { return len(d.columns) }
+
+// HasPath says whether entries of a shape have a path. It does not know where the shape's paths are not known.
+func (d *Dictionary) HasPath(shape uint16, path int) bool {
+	for _, id := range d.KeySets[d.Shapes[shape].Keys] {
+		if int(id) == path {
+			return true
+		}
+	}
+	return false
+}
+
+var errStream = errors.New("search index: a stream of codes ends early or says what cannot be")
+
+// Read reads the block of group g, with the columns that are asked for.
+func (s *Search) Read(b *Block, g uint32, columns []bool) error {
+	d, err := s.Dictionary()
+	if err != nil {
+		return err
+	}
+	if g >= s.Covered {
+		return fmt.Errorf("search index: group %d of %d", g, s.Covered)
+	}
+	n := g / blockGroups
+	b.First = n * blockGroups
+	lines := int(min(s.Covered-b.First, blockGroups)) * GroupSize
+	bits, err := s.stream(0, n)
+	if err != nil {
+		return err
+	}
+	c := s.code(d, 0)
+	b.Shapes = b.Shapes[:0]
+	for range lines {
+		id := c.next(bits)
+		if id >= len(d.Shapes) {
+			return errStream
+		}
+		b.Shapes = append(b.Shapes, uint16(id))
+	}
+	if bits.bad {
+		return errStream
+	}
+	b.Tuples = append(b.Tuples[:0], make([][]uint8, len(d.columns))...)
+	for col := range d.columns {
+		if columns != nil && columns[col] {
+			if err := s.readColumn(d, b, col, n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Search) readColumn(d *Dictionary, b *Block, col int, n uint32) error {
+	path := d.columns[col]
+	has := make([]bool, len(d.KeySets))
+	for k, set := range d.KeySets {
+		for _, id := range set {
+			has[k] = has[k] || int(id) == path
+		}
+	}
+	bits, err := s.stream(1+col, n)
+	if err != nil {
+		return err
+	}
+	c := s.code(d, 1+col)
+	out := make([]uint8, len(b.Shapes))
+	for i, id := range b.Shapes {
+		if !has[d.Shapes[id].Keys] {
+			continue
+		}
+		v := c.next(bits)
+		if v >= len(d.Paths[path].Tuples) {
+			return errStream
+		}
+		out[i] = uint8(v) + 1
+	}
+	if bits.bad {
+		return errStream
+	}
+	b.Tuples[col] = out
+	return nil
+}
+
+// code is that of a stream, made when it is first needed.
+func (s *Search) code(d *Dictionary, stream int) *code {
+	s.codes.Lock()
+	defer s.codes.Unlock()
+	if d.codes[stream] == nil {
+		var counts []uint32
+		if stream == 0 {
+			for i := range d.Shapes {
+				counts = append(counts, d.Shapes[i].Count)
+			}
+		} else {
+			for _, t := range d.Paths[d.columns[stream-1]].Tuples {
+				counts = append(counts, t.Count)
+			}
+		}
+		d.codes[stream] = newCode(counts)
+	}
+	return d.codes[stream]
+}
+
+// stream finds block n of a stream.
+func (s *Search) stream(stream int, n uint32) (*bitReader, error) {
+	blocks := int64((s.Covered + blockGroups - 1) / blockGroups)
+	table := 4 * (blocks*int64(1+len(s.dict.columns)) + 1)
+	at := int64(searchFixed) + s.headLen
+	if table > s.streamLen {
+		return nil, errStream
+	}
+	two, err := s.read(nil, at+4*(int64(stream)*blocks+int64(n)), 8)
+	if err != nil {
+		return nil, err
+	}
+	from, to, err := bucketRange(two, s.streamLen-table)
+	if err != nil {
+		return nil, fmt.Errorf("search index: stream %d: %w", stream, err)
+	}
+	data, err := s.read(nil, at+table+from, to-from)
+	if err != nil {
+		return nil, err
+	}
+
+	return &bitReader{buf: data}, nil
+}

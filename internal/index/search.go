@@ -1,0 +1,250 @@
+package index
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"sync"
+
+	"github.com/tree-of-life-system/immutable/internal/entry"
+)
+
+// A Search reads the search index of a sealed segment. Every page that it uses is held against the seal's digests first. Its
+// methods may be called from several goroutines.
+//
+// It answers about the groups 0 … Covered-1 of the segment. What it says of groups that are not covered, or loose, is nothing:
+// anything may be in them.
+type Search struct {
+	First   uint64 // the segment's first entry
+	Groups  uint32 // of the segment
+	Covered uint32
+
+	r     io.ReaderAt
+	size  int64 // of the pages
+	table []byte
+
+	headLen, streamLen, hashedLen int64
+	keys                          uint32
+
+	once sync.Once // guards dict and err
+	dict *Dictionary
+	err  error
+
+	codes sync.Mutex // guards dict.codes
+}
+
+// A Dictionary is what entries of a segment have in common.
+type Dictionary struct {
+	Times   [][2]int64 // lowest and highest timestamp of each covered group, Unix nanoseconds
+	Loose   Set        // groups whose tokens are not all known
+	Paths   []Path
+	KeySets [][]uint16 // of paths; the first is empty and stands for sets that are not known
+	Shapes  []Shape
+
+	columns []int // paths that are columns
+	codes   []*code
+}
+
+// A Shape is a level, a message with some words left out, and the paths that an entry has.
+type Shape struct {
+	Level   entry.Level
+	Known   bool     // Message is known
+	Message []string // the texts between the words that are left out
+	Keys    uint16   // in KeySets; 0: any paths
+	Count   uint32   // entries
+}
+
+// A Path is a place in entries. The values of a column are known for each entry, those of others only by what is said of all.
+type Path struct {
+	Kind   byte
+	Name   string
+	Column int // its number plus one; 0 for those that are none
+	Tuples []Tuple
+
+	Wide    bool // some text has characters beyond ASCII
+	Chars   [2]uint64
+	Longest int
+}
+
+// A Tuple is what entries have at a path.
+type Tuple struct {
+	Values []Value
+	Count  uint32 // entries
+}
+
+// A Value is a scalar, or an empty container.
+type Value struct {
+	Text string
+	Kind Kind
+}
+
+// Kinds of paths.
+const (
+	MetadataPath    = inMetadata
+	HostnamePath    = hostname
+	PIDPath         = processID
+	TracePath       = traceID
+	SpanPath        = spanID
+	EventPath       = eventTime // this and the next have no values
+	IdempotencyPath = idempotency
+	ProducerPath    = producer
+	ControlPath     = control
+)
+
+// IsScalar says whether the kind has a text.
+func (k Kind) IsScalar() bool { return k < Null }
+
+// OpenSearch reads the beginning of a search index that is size bytes long and whose table of page digests has SHA-256 table.
+func OpenSearch(r io.ReaderAt, size int64, table [sha256.Size]byte) (*Search, error) {
+	const perPage = pageSize + sha256.Size
+	pages := (size + perPage - 1) / perPage
+	s := &Search{r: r, size: size - pages*sha256.Size}
+	if s.size < int64(searchFixed) || (s.size+pageSize-1)/pageSize != pages || pages > math.MaxInt32/sha256.Size {
+		return nil, fmt.Errorf("search index: no file has %d bytes", size)
+	}
+	s.table = make([]byte, pages*sha256.Size)
+	if err := readAt(r, s.table, s.size); err != nil {
+		return nil, err
+	}
+	if sha256.Sum256(s.table) != table {
+		return nil, errors.New("search index: its table of page digests is not the one in the seal")
+	}
+	fixed, err := s.read(nil, 0, int64(searchFixed))
+	if err != nil {
+		return nil, err
+	}
+	if string(fixed[:len(searchMagic)]) != searchMagic {
+		return nil, fmt.Errorf("search index: byte 0: got %q, want %q", fixed[:len(searchMagic)], searchMagic)
+	}
+	le, n := binary.LittleEndian, fixed[len(searchMagic):]
+	s.First, s.Groups, s.Covered = le.Uint64(n), le.Uint32(n[8:]), le.Uint32(n[12:])
+	s.headLen, s.streamLen = int64(le.Uint32(n[16:])), int64(le.Uint32(n[20:]))
+	s.keys, s.hashedLen = le.Uint32(n[24:]), int64(le.Uint32(n[28:]))
+	switch {
+	case s.Groups == 0 || s.Groups > maxGroups || s.Covered != min(s.Groups, coveredGroups):
+		return nil, fmt.Errorf("search index: %d groups, %d of them covered", s.Groups, s.Covered)
+	case int64(searchFixed)+s.headLen+s.streamLen+s.hashedLen != s.size:
+		return nil, errors.New("search index: its parts are not as long as the file")
+	case 4*(int64(buckets(s.keys))+1) > s.hashedLen:
+		return nil, errors.New("search index: too short for its directory")
+	}
+	return s, nil
+}
+
+func readAt(r io.ReaderAt, p []byte, off int64) error {
+	if n, err := r.ReadAt(p, off); n < len(p) {
+		if err == nil || errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		return fmt.Errorf("search index: read %d bytes at %d: %w", len(p), off, err)
+	}
+	return nil
+}
+
+// read returns n bytes at off, of pages that were checked. It uses buf's memory where that is large enough.
+func (s *Search) read(buf []byte, off, n int64) ([]byte, error) {
+	if off < 0 || n < 0 || off+n > s.size {
+		return nil, fmt.Errorf("search index: %d bytes at %d of %d", n, off, s.size)
+	}
+	from := off / pageSize * pageSize
+	to := min((off+n+pageSize-1)/pageSize*pageSize, s.size)
+	if int64(cap(buf)) < to-from {
+		buf = make([]byte, to-from)
+	}
+	buf = buf[:to-from]
+	if err := readAt(s.r, buf, from); err != nil {
+		return nil, err
+	}
+	for at := from; at < to; at += pageSize {
+		page := buf[at-from : min(at-from+pageSize, to-from)]
+		if sum := sha256.Sum256(page); !bytes.Equal(sum[:], s.table[at/pageSize*sha256.Size:][:sha256.Size]) {
+			return nil, fmt.Errorf("search index: the page at byte %d is not the one that was sealed", at)
+		}
+	}
+	return buf[off-from : off-from+n], nil
+}
+
+// Size is how many bytes of memory the index takes, about, while its dictionary is not read.
+func (s *Search) Size() int { return len(s.table) }
+
+// Find returns the groups that may have a token elsewhere than in the dictionary. in says whether the dictionary may have it.
+func (s *Search) Find(hash uint64) (groups Set, in bool, err error) {
+	n := buckets(s.keys)
+	b, _ := position(hash, n)
+	at := int64(searchFixed) + s.headLen + s.streamLen
+	two, err := s.read(nil, at+4*int64(b), 8)
+	if err != nil {
+		return nil, false, err
+	}
+	data := 4 * (int64(n) + 1)
+	from, to, err := bucketRange(two, s.hashedLen-data)
+	if err != nil {
+		return nil, false, fmt.Errorf("search index: %w", err)
+	}
+	bucket, err := s.read(nil, at+data+from, to-from)
+	if err != nil {
+		return nil, false, err
+	}
+	groups = NewSet(s.Covered + 1)
+	if err := findHashed(bucket, hash, n, s.Covered+1, groups); err != nil {
+		return nil, false, fmt.Errorf("search index: bucket %d: %w", b, err)
+	}
+	in = groups.Has(s.Covered)
+	groups[s.Covered/64] &^= 1 << (s.Covered % 64)
+	return groups, in, nil
+}
+
+// Dictionary reads the dictionary, once.
+func (s *Search) Dictionary() (*Dictionary, error) {
+	s.once.Do(func() {
+		var head []byte
+		if head, s.err = s.read(nil, int64(searchFixed), s.headLen); s.err == nil {
+			s.dict, s.err = parseDictionary(head, s.Covered)
+		}
+	})
+	return s.dict, s.err
+}
+
+// WordToken is the hash of a word that is folded.
+func WordToken(folded string) uint64 { return hashFolded(wordToken, folded) }
+
+// PhraseTokens are the hashes of what any text has that has these folded words one after the other. If begin is set, the last
+// is only the beginning of one.
+func PhraseTokens(words []string, begin bool) []uint64 {
+	if begin {
+		words = words[:len(words)-1]
+	}
+	var text []byte
+	for _, w := range words {
+		text = append(append(text, w...), ' ')
+	}
+	var hashes []uint64
+	tokens(nil, text, false, func(h uint64) { hashes = append(hashes, h) })
+	return hashes
+}
+
+// ValueTokens are the hashes of what a metadata value has whose folded text is this.
+func ValueTokens(folded string) []uint64 {
+	var hashes []uint64
+	tokens(nil, []byte(folded), true, func(h uint64) { hashes = append(hashes, h) })
+	return hashes
+}
+
+// MemberToken is the hash of the whole value of a path that is not in metadata.
+func MemberToken(kind byte, folded string) (hash uint64, ok bool) {
+	switch kind {
+	case hostname:
+		return hashFolded(hostToken, folded), true
+	case processID:
+		return hashFolded(pidToken, folded), true
+	case traceID:
+		return hashFolded(traceToken, folded), true
+	case spanID:
+		return hashFolded(spanToken, folded), true
+	}
+	return 0, false
+}

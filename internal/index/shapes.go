@@ -1,0 +1,245 @@
+package index
+
+import (
+	"encoding/binary"
+
+	"github.com/tree-of-life-system/immutable/internal/entry"
+)
+
+// A shape is what many entries have in common: level, the message without its rare words, and the paths of metadata. Which
+// words are rare is found out for some groups at a time, an epoch. A message's template is its text with each rare word replaced
+// by slot, and a zero byte of its own by notSlot.
+const (
+	slot    = "\x00\x00"
+	notSlot = "\x00\x01"
+)
+
+// An epoch holds entries until their shapes are known.
+type epoch struct {
+	lines     []heldLine
+	text      []byte
+	words     []word
+	values    []columnValue
+	templates []byte
+	counts    counter
+	rare      []bool // each word: left out of templates
+}
+
+type heldLine struct {
+	group    uint32
+	level    entry.Level
+	keys     uint16
+	text     [2]int32
+	words    [2]int32
+	values   [2]int32
+	template [2]int32
+	long     bool // its message is not held: it has no template, and its tokens were noted
+}
+
+func (e *epoch) groups() int { return len(e.lines) / GroupSize }
+
+func (e *epoch) add(group uint32, level entry.Level, keys uint16, message []byte) {
+	l := heldLine{group: group, level: level, keys: keys}
+	l.text[0], l.words[0] = int32(len(e.text)), int32(len(e.words))
+	if len(message) <= templateBytes {
+		e.text = append(e.text, message...)
+		e.words = appendWords(e.words, message)
+	} else {
+		l.long = true
+	}
+	l.text[1], l.words[1] = int32(len(e.text)), int32(len(e.words))
+	e.lines = append(e.lines, l)
+}
+
+// endEpoch finds the shapes of the entries that are held, and lets go of them.
+func (b *Builder) endEpoch() {
+	e := &b.held
+	e.findRare()
+	e.templates = e.templates[:0]
+	for i := range e.lines {
+		e.cut(&e.lines[i])
+	}
+	e.counts.reset(len(e.lines))
+	for i := range e.lines {
+		if l := &e.lines[i]; l.template[1] > l.template[0] {
+			e.counts.add(e.hash(l))
+		}
+	}
+	var set tokenSet
+	for i := range e.lines {
+		l := &e.lines[i]
+		if i == 0 || l.group != e.lines[i-1].group {
+			set.reset()
+		}
+		b.shape(l, &set)
+	}
+	e.lines, e.text, e.words, e.values = e.lines[:0], e.text[:0], e.words[:0], e.values[:0]
+}
+
+// findRare says which words are left out of templates: numbers sooner than others, since they mostly tell entries apart.
+func (e *epoch) findRare() {
+	e.counts.reset(len(e.words))
+	for i := range e.words {
+		e.counts.add(e.words[i].hash)
+	}
+	e.rare = e.rare[:0]
+	for i := range e.words {
+		often := len(e.lines) / 256
+		if e.words[i].digit {
+			often = len(e.lines) / 64
+		}
+		e.rare = append(e.rare, int(e.counts.find(e.words[i].hash)) < max(often, 8))
+	}
+}
+
+// cut makes a line's template, its level first; none if it is too long.
+func (e *epoch) cut(l *heldLine) {
+	if l.long {
+		return
+	}
+	text := e.text[l.text[0]:l.text[1]]
+	from := len(e.templates)
+	e.templates = append(e.templates, byte(l.level))
+	at := int32(0)
+	for i := l.words[0]; i < l.words[1] && len(e.templates)-from <= templateBytes; i++ {
+		if e.rare[i] {
+			e.templates = appendLiteral(e.templates, text[at:min(e.words[i].from, at+templateBytes+1)])
+			e.templates = append(e.templates, slot...)
+			at = e.words[i].to
+		}
+	}
+	e.templates = appendLiteral(e.templates, text[at:min(len(text), int(at)+templateBytes+1)])
+	if len(e.templates)-from-1 > templateBytes {
+		e.templates = e.templates[:from]
+	}
+	l.template = [2]int32{int32(from), int32(len(e.templates))}
+}
+
+// hash is that of a line's template.
+func (e *epoch) hash(l *heldLine) uint64 {
+	return finish(addBytes(fnvOffset, e.templates[l.template[0]:l.template[1]]))
+}
+
+func appendLiteral(dst, text []byte) []byte {
+	for _, c := range text {
+		if c == 0 {
+			dst = append(dst, notSlot...)
+			continue
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+// shape finds a line's shape, and notes the tokens that the shape does not tell.
+func (b *Builder) shape(l *heldLine, set *tokenSet) {
+	e := &b.held
+	id := b.shapeID(l)
+	b.shapeOf = append(b.shapeOf, id)
+	s := &b.shapes[id]
+	s.count++
+	text, words := e.text[l.text[0]:l.text[1]], e.words[l.words[0]:l.words[1]]
+	for i := range words {
+		if !s.known || e.rare[l.words[0]+int32(i)] {
+			b.token(set, l.group, words[i].hash)
+		}
+		if words[i].short {
+			if h, ok := quad(text, words[i:]); ok {
+				b.token(set, l.group, h)
+			}
+		}
+	}
+	for _, v := range e.values[l.values[0]:l.values[1]] {
+		p := b.paths[v.path]
+		switch {
+		case !p.column: // its tokens were noted when it ceased to be one
+		case s.keys == 0:
+			b.tupleTokensOf(set, l.group, p, v.tuple)
+		default:
+			p.of = append(p.of, v.tuple)
+			p.counts[v.tuple]++
+		}
+	}
+}
+
+func (b *Builder) tupleTokensOf(set *tokenSet, group uint32, p *builtPath, tuple uint8) {
+	eachValue([]byte(p.tuples[tuple]), func(text []byte, k Kind) {
+		b.words = b.each(p.kind, text, k, func(hash uint64) { b.token(set, group, hash) })
+	})
+}
+
+// shapeID finds or makes the shape of a line: the whole, or without its message, or with nothing but its level.
+func (b *Builder) shapeID(l *heldLine) uint16 {
+	e := &b.held
+	if template := e.templates[l.template[0]:l.template[1]]; len(template) > 0 {
+		b.key = append(binary.LittleEndian.AppendUint16(append(b.key[:0], 1), l.keys), template...)
+		if id, ok := b.shapeIDs[string(b.key)]; ok {
+			return id
+		}
+		if e.counts.find(e.hash(l)) >= shapeRepeats && b.texts < textShapes && b.textSize+len(template) <= textBytes {
+			b.texts++
+			b.textSize += len(template)
+			return b.newShape(builtShape{level: l.level, message: template[1:], known: true, keys: l.keys})
+		}
+	}
+	b.key = append(binary.LittleEndian.AppendUint16(append(b.key[:0], 0), l.keys), byte(l.level))
+	if id, ok := b.shapeIDs[string(b.key)]; ok {
+		return id
+	}
+	if len(b.shapes) < maxShapes {
+		return b.newShape(builtShape{level: l.level, keys: l.keys})
+	}
+	b.key = append(b.key[:0], 0, 0, 0, byte(l.level))
+	if id, ok := b.shapeIDs[string(b.key)]; ok {
+		return id
+	}
+	return b.newShape(builtShape{level: l.level})
+}
+
+// newShape adds a shape under the name in b.key.
+func (b *Builder) newShape(s builtShape) uint16 {
+	s.message = append([]byte(nil), s.message...)
+	id := uint16(len(b.shapes))
+	b.shapes = append(b.shapes, s)
+	b.shapeIDs[string(b.key)] = id
+	return id
+}
+
+// A counter counts hashes. Its table is never more than half full.
+type counter struct {
+	hashes []uint64 // hash+1, or 0
+	counts []uint32
+}
+
+// reset forgets everything and makes room for n hashes.
+func (c *counter) reset(n int) {
+	size := 1024
+	for size < 2*n {
+		size *= 2
+	}
+	if size > len(c.hashes) {
+		c.hashes, c.counts = make([]uint64, size), make([]uint32, size)
+		return
+	}
+	clear(c.hashes)
+	clear(c.counts)
+}
+
+// add counts a hash.
+func (c *counter) add(hash uint64) {
+	i := c.at(hash)
+	c.hashes[i] = hash + 1
+	c.counts[i]++
+}
+
+// find says how often a hash was counted.
+func (c *counter) find(hash uint64) uint32 { return c.counts[c.at(hash)] }
+
+func (c *counter) at(hash uint64) uint64 {
+	mask := uint64(len(c.hashes) - 1)
+	i := hash & mask
+	for c.hashes[i] != 0 && c.hashes[i] != hash+1 {
+		i = (i + 1) & mask
+	}
+	return i
+}
