@@ -143,8 +143,12 @@ func (l *Log) Proof(ctx context.Context, index uint64) ([]byte, error) {
 	return p.MarshalText()
 }
 
-// coveringCheckpoint is the newest checkpoint; a writer signs one now if index needs it.
+// coveringCheckpoint is the newest cosigned checkpoint if it covers index, else the newest one; a writer signs one now if
+// index needs it.
 func (l *Log) coveringCheckpoint(index uint64) ([]byte, error) {
+	if note := l.cosignedOver(index); note != nil {
+		return note, nil
+	}
 	if l.w != nil && index < l.Size() {
 		l.publisher.mu.Lock()
 		size := l.publisher.size

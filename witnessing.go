@@ -34,6 +34,8 @@ const (
 	lastRetry             = 5 * time.Minute
 	quorumPatience        = time.Minute // after which a quorum that is not met is a warning
 
+	maxCosignatures = proof.MaxSignatures - 3 // a log signs with three keys
+
 	witnessesHeader = "immutable/witnesses/1"
 	maxWitnesses    = 64 << 10 // of the file
 )
@@ -174,8 +176,8 @@ func newWitnessing(l *Log) (*witnessing, error) {
 		}
 		t.names, t.keys = append(t.names, pw.Name), append(t.keys, pw.Key)
 	}
-	if n := len(p.Witnesses()) + len(l.id.VKeys); n > proof.MaxSignatures {
-		return nil, fmt.Errorf("the policy has %d witnesses, and a checkpoint has room for %d cosignatures", len(p.Witnesses()), proof.MaxSignatures-len(l.id.VKeys))
+	if n := len(p.Witnesses()); n > maxCosignatures {
+		return nil, fmt.Errorf("the policy has %d witness keys, and a checkpoint has room for %d cosignatures", n, maxCosignatures)
 	}
 	w.answers = make(chan answer, len(w.targets))
 	w.ctx, w.cancel = context.WithCancel(context.Background())
@@ -245,10 +247,10 @@ func (l *Log) finishWitnessing() error {
 	close(w.closing)
 	<-w.ended
 	w.client.Close()
-	if l.w.failed != nil { // it says so itself
-		return nil
+	if l.w.failed == nil { // otherwise it says so itself
+		return w.refuse
 	}
-	return w.refuse
+	return nil
 }
 
 func (w *witnessing) run() {
@@ -583,6 +585,19 @@ func (l *Log) Cosigned() ([]byte, error) {
 	return note, err
 }
 
+// cosignedOver returns the cosigned checkpoint if it covers an entry, so that a receipt carries cosignatures wherever there
+// are some.
+func (l *Log) cosignedOver(index uint64) []byte {
+	note, err := l.readCosigned()
+	if err != nil {
+		return nil // the newest checkpoint proves it without them
+	}
+	if c, err := l.openCheckpoint(note); err != nil || c.Size <= index {
+		return nil
+	}
+	return note
+}
+
 // Witnessing is how the witnesses do; nil without Config.Policy. Of a log that is open for reading it is what the file
 // cosigned says.
 func (l *Log) Witnessing() *Witnessing {
@@ -710,7 +725,7 @@ func (q *question) examine(ctx context.Context, old uint64, refused error) answe
 func (q *question) rolledBack(note []byte, c *proof.Checkpoint, size uint64) error {
 	l := q.w.l
 	next := "bring back the newer state; if it is lost, `immutable continue OLD NEW` begins a new log that anchors what is here"
-	if name, err := l.saveEvidence("witnessed", note); err == nil {
+	if name, err := l.saveEvidence("witnessed", c.Text(), note); err == nil {
 		next = "the witness's checkpoint is kept in " + name + "; " + next
 	}
 	return &RefusedError{
@@ -762,12 +777,13 @@ func (q *question) misbehaviour(ctx context.Context, note []byte, c *proof.Check
 	if err != nil {
 		return "", err
 	}
-	return l.saveEvidence("misbehaviour", data)
+	return l.saveEvidence("misbehaviour", c.Text(), data)
 }
 
-// saveEvidence keeps data in this host's state of the log and returns the file's path.
-func (l *Log) saveEvidence(kind string, data []byte) (string, error) {
-	sum := sha256.Sum256(data)
+// saveEvidence keeps data in this host's state of the log and returns the file's path. There is one file for one checkpoint that
+// contradicts, whoever shows it how often.
+func (l *Log) saveEvidence(kind, checkpoint string, data []byte) (string, error) {
+	sum := sha256.Sum256([]byte(checkpoint))
 	name := l.statePath(kind + "-" + hex.EncodeToString(sum[:8]))
 	return name, vfs.WriteAtomic(l.fs, name+".new", name, data, 0o600)
 }
