@@ -133,6 +133,7 @@ func (w *worker) group(s *sealed, g int, sum *groupSum) {
 	if w.buf = data[:0]; cap(data) > keepBuffer {
 		w.buf = nil
 	}
+	sum.lines = w.c.lines(false)
 	sum.lines.reset(s.name)
 	at := s.ar.Offset(g)
 	first := s.first + uint64(g)*groupSize
@@ -256,6 +257,9 @@ func (j *joiner) archive(order <-chan *unit) error {
 			j.c.rep.Segments++
 		}
 		if joined {
+			if !j.readAgain(u) {
+				return j.c.ctx.Err()
+			}
 			for i := range u.groups {
 				j.group(s, u.from+i, &u.groups[i])
 			}
@@ -263,6 +267,27 @@ func (j *joiner) archive(order <-chan *unit) error {
 		}
 	}
 	return j.c.ctx.Err()
+}
+
+// readAgain has a unit read once more if lines of it are signed with keys that its worker, who was ahead, could not know. It
+// is false when the context has ended.
+func (j *joiner) readAgain(u *unit) bool {
+	for i := range u.groups {
+		j.register(u.groups[i].lines.controls)
+	}
+	again := false
+	for i := range u.groups {
+		again = again || j.c.again(u.groups[i].lines.signed)
+	}
+	if !again {
+		return true
+	}
+	u.done = make(chan struct{})
+	if !j.pool.submit(u) {
+		return false
+	}
+	<-u.done
+	return true
 }
 
 func (j *joiner) group(s *sealed, g int, sum *groupSum) {

@@ -69,6 +69,7 @@ type check struct {
 	chainFile  chainFile
 	history    *history
 	arrays     arrays
+	registry   registry // of producers
 	shelf      shelf
 	totalBytes int64
 }

@@ -52,6 +52,8 @@ func (c *check) control(file string, e *control) {
 		err = checkContinue(m)
 	case "import":
 		err = checkImport(m)
+	case "producer", "producer-end":
+		err = checkProducer(m)
 	case "epoch":
 		_, _, err = proof.ParseEpochEntry(e.line)
 	}
@@ -68,6 +70,7 @@ var controlMembers = map[string]string{
 	"continue": "type origin size root verdict checkpoint",
 	"import":   "type format blocks head broken",
 	"epoch":    "type epoch vkeys",
+	"producer": "type name key", "producer-end": "type name key",
 }
 
 // checkRecovery holds a recovery entry against its own index and the file that it names. Whether that file hashes to its name

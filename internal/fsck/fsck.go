@@ -135,8 +135,16 @@ type Report struct {
 	LastTime    time.Time               `json:"lastTime,omitzero"`
 	Bytes       int64                   `json:"bytes"` // of the files that were read
 	Controls    []Control               `json:"controls"`
-	Attempts    int                     `json:"attempts"` // 1, and one more for each time that a writer changed the directory under the check
-	Duration    time.Duration           `json:"duration"`
+
+	// What the sources say, which is another question than whether the log is intact.
+	Completeness   Completeness     `json:"completeness"`
+	Producers      []ProducerReport `json:"producers"`
+	ProducerSigned uint64           `json:"producerSigned"` // entries whose signature counts
+	ProducerBad    uint64           `json:"producerBad"`    // entries with one that does not
+	Unsigned       uint64           `json:"unsigned"`       // entries without one, but those of the log itself
+
+	Attempts int           `json:"attempts"` // 1, and one more for each time that a writer changed the directory under the check
+	Duration time.Duration `json:"duration"`
 }
 
 // MarshalJSON writes the root in base64 and the chain in hex, as everywhere else.

@@ -62,10 +62,11 @@ type joiner struct {
 	lost   bool   // a segment could not be read or joined; that is reported, so what misses its entries is not to blame
 	bytes  int64
 
-	epochs  epochs
-	current *sealed  // the archive that was taken last
-	twin    *rawFile // the pending file of the same segment, if there still is one and it is whole
-	twinEnd uint64   // the entries that it holds are below
+	epochs    epochs
+	producers producers
+	current   *sealed  // the archive that was taken last
+	twin      *rawFile // the pending file of the same segment, if there still is one and it is whole
+	twinEnd   uint64   // the entries that it holds are below
 }
 
 func newJoiner(c *check) *joiner {
@@ -357,6 +358,7 @@ func (j *joiner) finish() {
 		c.arrays.finish()
 	}
 	j.finishEpochs()
+	j.finishProducers()
 	c.rep.Size = j.size
 	if j.rootOK && !j.lost {
 		c.rep.Root = j.f.Root()

@@ -19,6 +19,14 @@ type lineCheck struct {
 	firstTime         int64
 	firstOK, firstSet bool // firstSet: it may go back
 
+	// For signatures of producers. known is nil where the log's name is not known; later says that lines stay in memory and
+	// are verified after they were read.
+	known   *registry
+	origin  string
+	later   bool
+	content []byte
+	signed  []signedLine
+
 	levels   [entry.NumLevels]uint64
 	entries  uint64
 	controls []control
@@ -53,6 +61,9 @@ func (l *lineCheck) check(index uint64, text []byte, offset int64, within int) {
 	clock := l.line.Log != nil && bytes.HasPrefix(l.line.Log, []byte(clockPrefix))
 	if l.line.Log != nil {
 		l.controls = append(l.controls, control{index: index, offset: offset, line: bytes.Clone(text), log: bytes.Clone(l.line.Log), time: t, before: l.time, known: l.timeOK})
+	}
+	if l.line.Producer != nil && l.known != nil {
+		l.addSigned(index, text)
 	}
 	switch {
 	case l.timeOK:
@@ -102,6 +113,7 @@ func (j *joiner) take(l *lineCheck, offset int64) {
 			j.queueEpoch(l.file, c)
 		}
 	}
+	j.takeSigned(l)
 	for _, f := range l.findings {
 		j.c.find(f)
 	}
@@ -115,9 +127,18 @@ func (j *joiner) take(l *lineCheck, offset int64) {
 	}
 }
 
+// lines begins a lineCheck.
+func (c *check) lines(later bool) lineCheck {
+	l := lineCheck{origin: c.origin, later: later}
+	if c.known {
+		l.known = &c.registry
+	}
+	return l
+}
+
 // reset prepares for entries in a row that follow others not known here.
 func (l *lineCheck) reset(file string) {
 	l.file, l.timeOK, l.firstOK, l.firstSet = file, false, false, false
 	l.levels, l.entries = [entry.NumLevels]uint64{}, 0
-	l.controls, l.findings = l.controls[:0], l.findings[:0]
+	l.controls, l.findings, l.signed = l.controls[:0], l.findings[:0], l.signed[:0]
 }

@@ -25,7 +25,7 @@ func (j *joiner) raw(r *rawFile, next uint64) error {
 		j.lost = true
 		return nil
 	}
-	l := &lineCheck{}
+	l := c.lines(true)
 	tail, end, err := j.scan(r, func(b *segment.Batch) {
 		n := int(min(uint64(len(b.Lines)), next-min(next, b.First)))
 		if n == 0 {
@@ -38,7 +38,9 @@ func (j *joiner) raw(r *rawFile, next uint64) error {
 			l.check(b.First+uint64(i), text, offset, -1)
 			offset += int64(len(text)) + 1
 		}
-		j.take(l, b.Offset)
+		j.register(l.controls)
+		j.verifySigned(l.signed)
+		j.take(&l, b.Offset)
 		j.add(b.Leaves[:n], nil)
 		j.progress(b.End - b.Offset)
 	})
