@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
+	"github.com/tree-of-life-system/immutable/internal/query"
 	"github.com/tree-of-life-system/immutable/internal/tree"
 	"github.com/tree-of-life-system/immutable/proof"
 )
@@ -44,39 +45,34 @@ type Block struct {
 	PreviousHash Hash      `json:"previousHash"`
 }
 
-// Query selects entries. The zero value selects all, oldest first.
+// Query selects entries: those that all its conditions select. The zero value selects all.
 type Query struct {
+	Text    string    // the query language of docs/search.md; empty selects all
+	Now     time.Time // what relative times in Text are before; zero means the moment of the call
 	Levels  []Level   // any of these; none means all
 	Since   time.Time // timestamp at or after; zero means no bound
 	Until   time.Time // timestamp before; zero means no bound
-	From    uint64    // index at or after; with Reverse, at or before, and 0 means the newest
+	From    uint64    // index at or after; where the newest come first, at or before, and 0 means the newest
 	Limit   int       // at most so many; 0 means all
-	Reverse bool      // newest first
+	Reverse bool      // the other order than the method's: Entries gives the oldest first, Search the newest
+
+	// Of Search and counts only.
+	Cursor   string         // go on after the entry that CursorAfter was given
+	Verified bool           // no index is used: all entries in question are read and proven
+	Explain  *Explain       // filled in when the search ends; may be nil
+	Progress func(Progress) // called for each group of entries that is done, from one goroutine; may be nil
 }
 
-// Entries returns the committed entries that the query selects, as of the moment of the call. An error ends them: what
-// came before it is proven.
+// Entries returns the committed entries that the query selects, as of the moment of the call, the oldest first. An error
+// ends them: what came before it is proven. A mistake in Text is the first error.
 func (l *Log) Entries(ctx context.Context, q Query) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		if err := l.refresh(); err != nil {
+		s, err := l.selectNow(&q, q.Reverse)
+		if err != nil {
 			yield(Entry{}, err)
 			return
 		}
-		at, err := l.committed()
-		n, enough := 0, false
-		if err == nil {
-			err = l.scan(ctx, &q, &at, func(e *Entry) bool {
-				n++
-				enough = !yield(*e, nil)
-				return !enough
-			})
-		}
-		if err == nil {
-			err = l.readableEnd(&q, at.size(), n)
-		}
-		if err != nil && !enough {
-			yield(Entry{}, err)
-		}
+		l.serve(ctx, s, yield)
 	}
 }
 
@@ -91,125 +87,20 @@ func (l *Log) committed() (edge, error) {
 }
 
 // readableEnd is the damage behind the last readable entry of a log that was opened read-only in spite of it, where the n
-// entries that q got are not the whole answer for it.
-func (l *Log) readableEnd(q *Query, size uint64, n int) error {
+// entries that were found are not the whole answer.
+func (l *Log) readableEnd(s *selection, n int) error {
 	damage := l.damaged()
 	switch {
-	case damage == nil, !q.Reverse && q.Limit > 0 && n >= q.Limit, q.Reverse && q.From > 0 && q.From < size:
+	case damage == nil, !s.newest && s.q.Limit > 0 && n >= s.q.Limit, s.newest && s.high < s.at.size():
 		return nil
-	case q.Reverse:
+	case s.newest:
 		return fmt.Errorf("entries newer than these cannot be read: %w", damage)
 	}
 	return fmt.Errorf("entries after these cannot be read: %w", damage)
 }
 
-// scan calls visit for the entries of the state at that q selects, until it returns false.
-func (l *Log) scan(ctx context.Context, q *Query, at *edge, visit func(*Entry) bool) error {
-	size := at.size()
-	if size == 0 || !q.Reverse && q.From >= size {
-		return nil
-	}
-	from, last := q.From/tree.GroupSize, (size-1)/tree.GroupSize
-	if q.Reverse {
-		from = last
-		if q.From > 0 && q.From < size {
-			from = q.From / tree.GroupSize
-		}
-	}
-	var g group
-	left := q.Limit
-	for k := from; k <= last; {
-		skip, next := l.skip(q, k)
-		if !skip {
-			if err := l.readGroup(ctx, k, at, &g); err != nil {
-				return err
-			}
-			more, err := visitGroup(q, &g, &left, visit)
-			if err != nil || !more {
-				return err
-			}
-		}
-		if q.Reverse {
-			if next == 0 {
-				return nil
-			}
-			k = next - 1
-			continue
-		}
-		k = next
-	}
-	return nil
-}
-
-// visitGroup visits the group's entries that q selects. more is false when q needs nothing further.
-func visitGroup(q *Query, g *group, left *int, visit func(*Entry) bool) (more bool, err error) {
-	first := g.number * tree.GroupSize
-	for n := range g.lines {
-		i := n
-		if q.Reverse {
-			i = len(g.lines) - 1 - n
-		}
-		index := first + uint64(i)
-		if q.Reverse && q.From > 0 && index > q.From || !q.Reverse && index < q.From {
-			continue
-		}
-		t, level, ok := entry.Peek(g.lines[i])
-		if !ok {
-			return false, fmt.Errorf("entry %d has no timestamp and level where they belong", index)
-		}
-		if len(q.Levels) > 0 && !slices.Contains(q.Levels, level) ||
-			!q.Since.IsZero() && t < clampNano(q.Since) || !q.Until.IsZero() && t >= clampNano(q.Until) {
-			continue
-		}
-		e, err := newEntry(index, g.lines[i], g.leaves[i])
-		if err != nil {
-			return false, err
-		}
-		if !visit(e) {
-			return false, nil
-		}
-		if *left--; *left == 0 {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
 // clampNano is t in Unix nanoseconds; times outside their range become its ends.
-func clampNano(t time.Time) int64 {
-	const first, last = -1 << 63, 1<<63 - 1
-	switch {
-	case t.Before(time.Unix(0, first)):
-		return first
-	case t.After(time.Unix(0, last)):
-		return last
-	}
-	return t.UnixNano()
-}
-
-// skip says whether no entry of group k can match, and which group to look at next: the one after k or, in reverse, one
-// more than the one before. It asks the index of a sealed segment; without a valid one nothing is skipped.
-func (l *Log) skip(q *Query, k uint64) (skip bool, next uint64) {
-	next = k + 1
-	if q.Reverse {
-		next = k
-	}
-	if len(q.Levels) == 0 && q.Since.IsZero() && q.Until.IsZero() {
-		return false, next
-	}
-	x := l.indexFor(k)
-	if x == nil {
-		return false, next
-	}
-	g := &x.Groups[k-x.First/tree.GroupSize]
-	if !q.Since.IsZero() && g.TimeMax < clampNano(q.Since) || !q.Until.IsZero() && g.TimeMin >= clampNano(q.Until) {
-		return true, next
-	}
-	if len(q.Levels) > 0 && !slices.ContainsFunc(q.Levels, func(v Level) bool { return g.Levels[v] > 0 }) {
-		return true, next
-	}
-	return false, next
-}
+func clampNano(t time.Time) int64 { return query.Nano(t) }
 
 // newEntry decodes a proven line. The entry owns its memory.
 func newEntry(index uint64, line []byte, leaf Hash) (*Entry, error) {
@@ -427,33 +318,41 @@ func (l *Log) Checkpoint() ([]byte, error) { return l.readCheckpoint() }
 // without a gap or a duplicate, until ctx ends, the log is closed (ErrClosed) or the caller stops. A slow caller delays
 // nobody: it reads from the files.
 func (l *Log) Subscribe(ctx context.Context, from uint64) iter.Seq2[Entry, error] {
+	return l.Follow(ctx, Query{From: from})
+}
+
+// Follow is Subscribe for the entries that a query selects, oldest first: from q.From on, until q.Limit of them came. Relative
+// times are before the moment of the call.
+func (l *Log) Follow(ctx context.Context, q Query) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		for {
+		s, err := l.selection(&q, false)
+		for n := 0; err == nil; {
 			changed := l.changes()
-			if err := l.refresh(); err != nil {
-				yield(Entry{}, err)
+			if err = l.refresh(); err != nil {
+				break
+			}
+			if s.at, err = l.committed(); err != nil {
+				break
+			}
+			s.low, s.high = s.q.From, s.at.size()
+			stopped := false
+			err = sweep(ctx, l, s, s.entriesOf, func(found []*Entry) bool {
+				for _, e := range found {
+					n++
+					if stopped = !yield(*e, nil) || n == s.q.Limit; stopped {
+						return false
+					}
+				}
+				return true
+			})
+			if stopped {
 				return
 			}
-			at, err := l.committed()
-			if err == nil {
-				stopped := false
-				err = l.scan(ctx, &Query{From: from}, &at, func(e *Entry) bool {
-					from = e.Index + 1
-					stopped = !yield(*e, nil)
-					return !stopped
-				})
-				if stopped {
-					return
-				}
-			}
-			if err == nil {
+			if s.q.From = max(s.q.From, s.high); err == nil {
 				err = l.await(ctx, changed)
 			}
-			if err != nil {
-				yield(Entry{}, err)
-				return
-			}
 		}
+		yield(Entry{}, err)
 	}
 }
 

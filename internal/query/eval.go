@@ -2,6 +2,8 @@ package query
 
 import (
 	"bytes"
+	"fmt"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 
@@ -411,4 +413,39 @@ func compares(text []byte, op Op, with *Operand) bool {
 		return below
 	}
 	return !below && !above
+}
+
+// Values calls f with each different scalar of a field of a line. Text that must outlive the call is to be copied.
+func (m *Matcher) Values(line []byte, at uint64, field Field, f func(text []byte)) error {
+	if err := entry.Decode(line, &m.line); err != nil {
+		return err
+	}
+	m.index = at
+	var seen [][]byte
+	m.visit(field, func(text []byte) bool {
+		if !slices.ContainsFunc(seen, func(s []byte) bool { return bytes.Equal(s, text) }) {
+			seen = append(seen, slices.Clone(text))
+			f(text)
+		}
+		return true
+	})
+	return nil
+}
+
+// ParseField reads a field as a query names it.
+func ParseField(text string) (Field, error) {
+	p := parser{text: text}
+	if len(text) > MaxLength || !utf8.ValidString(text) {
+		return Field{}, fmt.Errorf("a field is named in at most %d bytes of UTF-8", MaxLength)
+	}
+	n, err := p.existence()
+	if err == nil && p.pos < len(text) {
+		err = p.errorf(p.pos, "the field's name ends before this")
+	}
+	if err != nil {
+		return Field{}, err
+	}
+	f := n.(Exists).Field
+	f.scalar()
+	return f, nil
 }

@@ -63,15 +63,8 @@ func (p *parser) fieldCondition(f Field, at int) (Node, error) {
 		return p.bound(f.Root)
 	case exists:
 		return p.existence()
-	case Producer:
-		if f.Path == "" {
-			f.Path = "key"
-		}
-	case Control:
-		if f.Path == "" {
-			f.Path = "type"
-		}
 	}
+	f.scalar()
 	start := p.pos
 	switch p.text[p.pos] {
 	case '~':
@@ -124,6 +117,16 @@ func (p *parser) fieldCondition(f Field, at int) (Node, error) {
 		return nil, p.errorf(start, "a second colon; put the whole in quotes where the colons are part of the text")
 	}
 	return p.value(f, text, begin, start)
+}
+
+// scalar makes producer and control, which are objects, the member of them that people mean.
+func (f *Field) scalar() {
+	switch {
+	case f.Root == Producer && f.Path == "":
+		f.Path = "key"
+	case f.Root == Control && f.Path == "":
+		f.Path = "type"
+	}
 }
 
 // kindOf is what the values of a field are, where that is fixed.
