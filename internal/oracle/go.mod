@@ -6,13 +6,15 @@ replace github.com/tree-of-life-system/immutable => ../..
 
 require (
 	filippo.io/torchwood v0.9.0
+	github.com/cloudflare/circl v1.6.5
 	github.com/transparency-dev/merkle v0.0.2
 	github.com/tree-of-life-system/immutable v0.0.0-00010101000000-000000000000
 	golang.org/x/mod v0.42.0
 )
 
 require (
-	golang.org/x/crypto v0.46.0 // indirect
+	filippo.io/mldsa v1.0.0 // indirect
+	golang.org/x/crypto v0.54.0 // indirect
 	golang.org/x/sync v0.19.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 )
