@@ -113,6 +113,15 @@ type Config struct {
 	// WitnessTimeout is how long one witness may take. 0 is five seconds.
 	WitnessTimeout time.Duration
 
+	// TimeAuthorities are URLs of time-stamping authorities (RFC 3161). Each is asked for its word on the newest checkpoint
+	// when TimeInterval has passed since its last, off the append path, and each stamp is anchored by a control entry. One
+	// that fails is asked again later, and shows in Stats; see also Log.StampTime.
+	TimeAuthorities []string
+
+	// TimeInterval is the least time between two stamps of one authority. 0 is one hour. Logs to which nothing is appended
+	// are not stamped again.
+	TimeInterval time.Duration
+
 	// Hostname stands in entries whose event has none. Empty is the system's.
 	Hostname string
 

@@ -73,6 +73,8 @@ type Log struct {
 
 	publisher  publisher
 	sealer     sealer
+	stamping   *stamping             // one of outsiders; nil without Config.TimeAuthorities and when read-only
+	stampMu    sync.Mutex            // one stamp gets its name in evidence/ at a time
 	outsiders  []outsider            // guarded by publisher.mu; set once, by startWitnessing and startOutsiders
 	witnessing *witnessing           // nil without Config.Policy and when read-only
 	condemned  atomic.Pointer[error] // why nothing may be signed or acknowledged any more; see condemn

@@ -17,6 +17,16 @@ type outsider interface {
 func (l *Log) startOutsiders() error {
 	l.publisher.mu.Lock()
 	defer l.publisher.mu.Unlock()
+	stamping, err := newStamping(l)
+	if err != nil {
+		return err
+	}
+	if stamping != nil {
+		if err := stamping.start(); err != nil {
+			return err
+		}
+		l.stamping, l.outsiders = stamping, append(l.outsiders, stamping)
+	}
 	return nil
 }
 

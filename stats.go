@@ -43,6 +43,8 @@ type Stats struct {
 	ReserveBytes     int64   `json:"reserveBytes"`
 	Quarantined      int     `json:"quarantined"` // files that recovery moved aside
 	Damage           string  `json:"damage,omitempty"`
+
+	TimeStamping *Stamping `json:"timeStamping,omitempty"` // null without authorities and stamps
 }
 
 // Verified is the outcome of the last verification that this host completed.
@@ -85,6 +87,9 @@ func (l *Log) Stats(ctx context.Context) (*Stats, error) {
 		if c, err := l.openCheckpoint(note); err == nil {
 			s.CheckpointSize = c.Size
 		}
+	}
+	if s.TimeStamping, err = l.Stamping(); err != nil {
+		return nil, err
 	}
 	s.Verified = l.lastVerified()
 	s.FileSize, err = l.dirSize(l.dir, 2, s)
