@@ -36,7 +36,7 @@ type Stamp struct {
 
 // Verify checks everything there is to check about the data of a bundle. What is wrong is in the report; there is no error.
 func Verify(data []byte, o Options) *Report {
-	v := verifier{o: &o, rep: &Report{Findings: []Finding{}, Open: []string{}, Notes: []string{}, Basis: []Basis{}, Ranges: []Range{}, Times: []TimeMark{}}}
+	v := newVerifier(&o)
 	b, err := Parse(data)
 	if err != nil {
 		v.find("format", -1, err.Error(), "", "")
@@ -67,8 +67,13 @@ type verifier struct {
 	c     proof.Checkpoint
 	epoch proof.Epoch
 	// seen are the checkpoints that are shown to be of the same history: the bundle's own and those of its times.
-	seen []proof.Checkpoint
-	own  *proof.Policy // the bundle's
+	seen  []proof.Checkpoint
+	notes [][]byte      // of seen
+	own   *proof.Policy // the bundle's
+}
+
+func newVerifier(o *Options) *verifier {
+	return &verifier{o: o, rep: &Report{Findings: []Finding{}, Open: []string{}, Notes: []string{}, Basis: []Basis{}, Ranges: []Range{}, Times: []TimeMark{}}}
 }
 
 func (v *verifier) find(where string, index int64, what, got, want string) {
@@ -127,7 +132,7 @@ func (v *verifier) checkpoint() bool {
 		return false
 	}
 	v.rep.Size, v.rep.Root, v.rep.Epoch = v.c.Size, v.c.Root.Base64(), v.epoch.Number
-	v.seen = []proof.Checkpoint{v.c}
+	v.seen, v.notes = []proof.Checkpoint{v.c}, [][]byte{v.b.Checkpoint}
 	// A chain that goes on beyond the checkpoint's epoch has lines that prove nothing here.
 	if last := v.chain.Current(); last.Number != v.epoch.Number {
 		v.find("epochs", -1, "the chain of keys goes on beyond the checkpoint's epoch", strconv.FormatUint(last.Number, 10), strconv.FormatUint(v.epoch.Number, 10))
@@ -332,7 +337,7 @@ func (v *verifier) times() {
 			v.find(where, -1, "its checkpoint is of another history: "+err.Error(), "", "")
 			continue
 		}
-		v.seen = append(v.seen, c)
+		v.seen, v.notes = append(v.seen, c), append(v.notes, t.Checkpoint)
 		v.accounted(where, t.Checkpoint)
 		if len(t.Stamp) == 0 {
 			v.cosigned(t.Checkpoint, c)
@@ -456,12 +461,7 @@ func (v *verifier) pinnedCheckpoint(note []byte) {
 			v.find("kept checkpoint", -1, fmt.Sprintf("the log had another root at size %d: two histories", c.Size), s.Root.Base64(), c.Root.Base64())
 			return
 		}
-		covered := 0
-		for _, e := range v.b.Entries {
-			if e.Index < c.Size {
-				covered++
-			}
-		}
+		covered := v.below(c.Size)
 		if covered > 0 {
 			v.rep.Covered = max(v.rep.Covered, covered)
 			v.rep.Basis = append(v.rep.Basis, Basis{"checkpoint", fmt.Sprintf("the kept checkpoint of size %d is of this history and covers %d of the entries", c.Size, covered)})
@@ -471,6 +471,15 @@ func (v *verifier) pinnedCheckpoint(note []byte) {
 		return
 	}
 	v.rep.Open = append(v.rep.Open, fmt.Sprintf("the kept checkpoint has size %d, and the bundle none of that size to compare it with: compare the two in the log with `immutable checkpoint compare`", c.Size))
+}
+
+// below counts the entries with an index below size.
+func (v *verifier) below(size uint64) int {
+	n := slices.IndexFunc(v.b.Entries, func(e Entry) bool { return e.Index >= size })
+	if n < 0 {
+		return len(v.b.Entries)
+	}
+	return n
 }
 
 // policy demands the quorum of a policy from outside; the bundle's own only tells what its maker proposes.
@@ -494,19 +503,35 @@ func (v *verifier) policy() {
 		v.find("policy", -1, "the policy does not name this log's key", v.b.VKeys[0], "")
 		return
 	}
-	r := p.Check(v.b.Checkpoint)
-	if r.Err != nil {
-		v.find("policy", -1, r.Err.Error(), "", "")
+	best, quorum, missing := -1, "", ""
+	for i, note := range v.notes {
+		r := p.Check(note)
+		switch {
+		case r.Err != nil:
+			v.find("policy", -1, r.Err.Error(), "", "")
+			return
+		case !r.Satisfied && i == 0:
+			missing = r.Quorum
+		case r.Satisfied && slices.ContainsFunc(r.Witnesses, func(w proof.WitnessState) bool { return w.Signed }) && (best < 0 || v.seen[i].Size > v.seen[best].Size):
+			best, quorum = i, r.Quorum
+		}
+	}
+	if best < 0 && missing != "" {
+		v.rep.Open = append(v.rep.Open, "the policy's quorum of witnesses has signed neither the checkpoint nor an earlier one that is here: "+missing)
 		return
 	}
-	if !r.Satisfied {
-		v.rep.Open = append(v.rep.Open, "the policy's quorum of witnesses has not signed the checkpoint: "+r.Quorum)
+	if best < 0 {
+		v.note("the policy demands no witness")
 		return
 	}
-	if slices.ContainsFunc(r.Witnesses, func(w proof.WitnessState) bool { return w.Signed }) {
-		v.rep.Covered = len(v.b.Entries)
-		v.rep.Basis = append(v.rep.Basis, Basis{"policy", "the policy's quorum of witnesses has signed the checkpoint: " + r.Quorum})
+	size := v.seen[best].Size
+	covered := v.below(size)
+	if covered == 0 {
+		v.rep.Open = append(v.rep.Open, fmt.Sprintf("the policy's quorum of witnesses has signed the checkpoint of size %d only, which covers none of the entries", size))
+		return
 	}
+	v.rep.Covered = max(v.rep.Covered, covered)
+	v.rep.Basis = append(v.rep.Basis, Basis{"policy", fmt.Sprintf("the policy's quorum of witnesses has signed the checkpoint of size %d, which covers %d of the entries: %s", size, covered, quorum)})
 }
 
 // clock compares the log's clock with the times of those that the reader trusts.
@@ -542,4 +567,12 @@ func (v *verifier) conclude() {
 		r.Verdict = Consistent
 	}
 	r.Proves, r.Limits = meaning(r)
+}
+
+// Broken is the report on a file whose data cannot even be taken out of it.
+func Broken(err error) *Report {
+	v := newVerifier(&Options{})
+	v.find("file", -1, err.Error(), "", "")
+	v.conclude()
+	return v.rep
 }

@@ -377,11 +377,24 @@ func TestTimesAreOfThisHistory(t *testing.T) {
 		return verify(t, b, o)
 	}
 	good := evidence.Time{Checkpoint: l.Note(25, witnessA), Consistency: l.Consistency(25, 30)}
-	r := with(good, evidence.Options{Policy: policyOf(t, l, 0+1)})
-	hasVerdict(t, r, evidence.Unknown) // the bundle's checkpoint itself has no cosignature
-	if len(r.Times) != 1 || r.Times[0].Size != 25 || !r.Times[0].Trusted {
-		t.Errorf("times %+v", r.Times)
+	r := with(good, evidence.Options{Policy: policyOf(t, l, 1)})
+	hasVerdict(t, r, evidence.Proven) // as far as the witness has seen it
+	if len(r.Times) != 1 || r.Times[0].Size != 25 || !r.Times[0].Trusted || r.Covered != 25 {
+		t.Errorf("times %+v, covered %d", r.Times, r.Covered)
 	}
+	hasVerdict(t, with(good, evidence.Options{Policy: policyOf(t, l, 2)}), evidence.Unknown)
+	after := l.Bundle(whole(26, 30), Indexes(26, 30))
+	after.Times = []evidence.Time{good}
+	r = verify(t, after, evidence.Options{Policy: policyOf(t, l, 1)})
+	hasVerdict(t, r, evidence.Unknown)
+	if len(r.Open) != 1 || !strings.Contains(r.Open[0], "covers none") {
+		t.Errorf("open %q", r.Open)
+	}
+	none, err := proof.ParsePolicy([]byte("quorum none\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hasVerdict(t, with(good, evidence.Options{Policy: none}), evidence.Consistent)
 	refuted(t, with(evidence.Time{Checkpoint: l.Note(25), Consistency: l.Consistency(24, 30)}, evidence.Options{}), "another history")
 	refuted(t, with(evidence.Time{Checkpoint: Sign(l.Checkpoint(25).Text(), l.Key), Consistency: l.Consistency(25, 30)}, evidence.Options{}), "times, number 0")
 	l.Fill(1)

@@ -187,6 +187,20 @@ func (v *View) RootAt(size uint64, leaves func(group uint64) ([]proof.Hash, erro
 	return root, nil
 }
 
+// Subtree returns the root over the leaves lo … hi-1 of the trusted tree, where lo is a multiple of the power of two at or above
+// their number, as it is for every node of the tree; leaves as for Consistency, asked for the group that holds them, if it is one.
+func (v *View) Subtree(lo, hi uint64, leaves func(group uint64) ([]proof.Hash, error)) (proof.Hash, error) {
+	if lo >= hi || hi > v.size || lo&(1<<bits.Len64(hi-lo-1)-1) != 0 {
+		return proof.Hash{}, fmt.Errorf("subtree of leaves %d to %d: no node of a tree of size %d", lo, hi, v.size)
+	}
+	p := prover{v: v, leaves: leaves}
+	h, err := p.hash(lo, hi)
+	if err != nil {
+		return proof.Hash{}, fmt.Errorf("subtree of leaves %d to %d: %w", lo, hi, err)
+	}
+	return h, nil
+}
+
 // prover makes one proof. It remembers the groups whose leaves it has checked: at most two are needed.
 type prover struct {
 	v      *View

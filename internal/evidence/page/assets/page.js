@@ -81,7 +81,7 @@ function verify() {
   $("know-error").textContent = safe(answer.error || "");
   if (!answer.report) return;
   state.report = answer.report;
-  $("took").textContent = Math.max(1, Math.round(took)) + " ms";
+  $("took").textContent = "Verified on this computer in " + Math.max(1, Math.round(took)) + " ms. ";
   document.documentElement.dataset.took = String(took);
   show();
   document.documentElement.dataset.verdict = state.report.verdict;
@@ -140,7 +140,8 @@ function showSigned(r) {
     (s.time && s.role === "witness" ? ", at " + s.time : ""))));
   items("times", r.times.length === 0 ? ["Nobody outside, as far as this file shows."] : r.times.map((t) =>
     "size " + t.size + (t.checked ? ": " + t.name + " at " + t.time + (t.trusted ? ", trusted by you" : ", on the word of the bundle’s own policy or an authority you have not named") : ": a time stamp, not checked here")));
-  fill("chain", ...(r.keys || []).map((k) => make("li", "", "Epoch " + k.epoch + (k.epoch ? ", sizes above " + k.after : "") + ":", ...k.vkeys.map((v) => make("div", "mono", v)))));
+  fill("chain", ...(r.keys || []).map((k) => make("li", "", "Epoch " + k.epoch + (k.epoch ? ", sizes above " + k.after : "") + ": " + k.vkeys.map((v) => v.slice(0, v.lastIndexOf("+"))).join(" and "))));
+  fill("vkeys", ...(r.keys || []).map((k) => scrolled(k.vkeys.join("\n"), "keys of epoch " + k.epoch)));
   fill("note", safe(state.bundle ? state.bundle.checkpoint : ""));
 }
 
