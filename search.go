@@ -64,8 +64,12 @@ type selection struct {
 	low     uint64 // first index to look at
 	high    uint64 // index after the last; not above low: nothing
 	started time.Time
-	skipped uint64 // groups that indexes ruled out or answered for; owned by plan
-	tally   tally
+
+	// Owned by plan.
+	segments, sealed, withoutIndex int
+	skipped                        uint64 // groups that indexes ruled out or answered for
+
+	tally tally
 }
 
 // selectNow prepares a query for the committed state.

@@ -2,6 +2,7 @@ package immutable
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"runtime"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
+	"github.com/tree-of-life-system/immutable/internal/index"
 	"github.com/tree-of-life-system/immutable/internal/query"
 	"github.com/tree-of-life-system/immutable/internal/tree"
 )
@@ -172,10 +174,23 @@ func (s *selection) explainEnd() {
 	if x == nil {
 		return
 	}
-	x.Query = s.parsed.String()
+	*x = Explain{Query: s.parsed.String(), Segments: s.segments}
 	_, x.Groups = s.groups()
 	x.GroupsSkipped, x.GroupsRead, x.Entries, x.Matches = s.skipped, s.tally.Read, s.tally.Entries, s.tally.Matches
 	x.Elapsed = time.Since(s.started)
+	if x.WithoutIndex = s.withoutIndex; x.WithoutIndex > 0 {
+		x.Notes = append(x.Notes, fmt.Sprintf("no index that fits its signed seal for %d of %d sealed segments: their entries were all read; `immutable rebuild` makes indexes again", x.WithoutIndex, s.sealed))
+	}
+}
+
+// explainPlan remembers what there is to search.
+func (s *selection) explainPlan(stretches []stretch) {
+	for i := range stretches {
+		if stretches[i].sealed {
+			s.sealed++
+		}
+	}
+	s.segments = len(stretches)
 }
 
 // progress tells the caller how far the search is: it came to group k.
@@ -191,30 +206,68 @@ func (s *selection) progress(k uint64) {
 	s.q.Progress(Progress{Entries: min(done*tree.GroupSize, s.high-s.low), TotalEntries: s.high - s.low})
 }
 
+// stretch is the part of a segment that a selection looks at.
+type stretch struct {
+	first, n uint64 // groups
+	sealed   bool
+	index    *index.Index // of a sealed segment, once the sweep comes to it and if the index can decide anything
+}
+
+// stretches are the segments that hold the selection's entries, in its order.
+func (l *Log) stretches(s *selection) (out []stretch) {
+	first, n := s.groups()
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, seg := range l.segments {
+		from, to := max(first, seg.first/tree.GroupSize), first+n
+		if seg.kind != open {
+			to = min(to, seg.end/tree.GroupSize)
+		}
+		if from < to {
+			out = append(out, stretch{first: from, n: to - from, sealed: seg.kind == archived})
+		}
+	}
+	if s.newest {
+		slices.Reverse(out)
+	}
+	return out
+}
+
 // plan returns the groups to read, one after the other: those that no index rules out.
 func (l *Log) plan(s *selection) func() (k uint64, ok bool) {
-	first, n := s.groups()
 	b := boundsOf(s.parsed.Root)
-	i := uint64(0)
+	stretches := l.stretches(s)
+	s.explainPlan(stretches)
+	i, at := uint64(0), stretch{}
 	return func() (uint64, bool) {
-		for i < n {
-			k := first + i
+		for {
+			if i == at.n {
+				if len(stretches) == 0 {
+					return 0, false
+				}
+				i, at, stretches = 0, stretches[0], stretches[1:]
+				if at.sealed && !s.q.Verified && !b.none {
+					if at.index = l.indexFor(at.first); at.index == nil {
+						s.withoutIndex++
+					}
+				}
+			}
+			k := at.first + i
 			if s.newest {
-				k = first + n - 1 - i
+				k = at.first + at.n - 1 - i
 			}
 			i++
-			if !s.q.Verified && l.ruledOut(&b, k) {
-				s.skipped++
-				continue
+			if at.index == nil || b.may(&at.index.Groups[k-at.index.First/tree.GroupSize]) {
+				return k, true
 			}
-			return k, true
+			s.skipped++
 		}
-		return 0, false
 	}
 }
 
 // bounds are what every entry of an answer has.
 type bounds struct {
+	none         bool  // nothing is known of them
 	since, until int64 // Unix nanoseconds, at or after and before
 	levels       []Level
 }
@@ -222,6 +275,7 @@ type bounds struct {
 func boundsOf(root query.Node) bounds {
 	b := bounds{since: math.MinInt64, until: math.MaxInt64}
 	b.add(root)
+	b.none = b.levels == nil && b.since == math.MinInt64 && b.until == math.MaxInt64
 	return b
 }
 
@@ -242,15 +296,7 @@ func (b *bounds) add(n query.Node) {
 	}
 }
 
-// ruledOut says whether no entry of group k is within the bounds.
-func (l *Log) ruledOut(b *bounds, k uint64) bool {
-	if b.levels == nil && b.since == math.MinInt64 && b.until == math.MaxInt64 {
-		return false
-	}
-	x := l.indexFor(k)
-	if x == nil {
-		return false
-	}
-	g := &x.Groups[k-x.First/tree.GroupSize]
-	return g.TimeMax < b.since || g.TimeMin >= b.until || slices.ContainsFunc(b.levels, func(v Level) bool { return g.Levels[v] == 0 })
+// may says whether entries of the group can be within the bounds.
+func (b *bounds) may(g *index.Group) bool {
+	return g.TimeMax >= b.since && g.TimeMin < b.until && !slices.ContainsFunc(b.levels, func(v Level) bool { return g.Levels[v] == 0 })
 }

@@ -117,7 +117,7 @@ func (m *marker) value(text string, whole bool) {
 	})
 }
 
-// phraseEnd is where the words that stand at at end, or -1.
+// phraseEnd is where the words that stand at at end, with the rest of a word of which only the beginning is given; or -1.
 func phraseEnd(text []byte, at int, words []string, begin bool) int {
 	if !phraseAt(text[at:], words, begin) {
 		return -1
@@ -127,6 +127,13 @@ func phraseEnd(text []byte, at int, words []string, begin bool) int {
 			at += wordStart(text[at:])
 		}
 		at += len(w)
+	}
+	for at < len(text) && begin {
+		r, n := utf8.DecodeRune(text[at:])
+		if !index.IsWord(r) {
+			break
+		}
+		at += n
 	}
 	return at
 }
