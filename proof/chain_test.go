@@ -414,6 +414,15 @@ func TestChainFromALaterEpoch(t *testing.T) {
 			t.Errorf("size %d: got %v, want ok %v", size, err, ok)
 		}
 	}
+	// A thief of the first known epoch's keys signs for a time that they do not belong to.
+	for _, size := range []uint64{0, 5, 6} {
+		if _, _, err := c.Open(x.note(size, x.log, x.pairs[1][0], x.pairs[1][1]), RequireAll); err == nil || !strings.Contains(err.Error(), "before 1") {
+			t.Errorf("size %d signed by epoch 1: got %v", size, err)
+		}
+		if _, ok := c.EpochOf(size); ok {
+			t.Errorf("size %d has a known epoch", size)
+		}
+	}
 	// Without the log key nobody asks for its signature; with one of the two keys, for that one's.
 	for i := range 2 {
 		c, err := NewChainFrom(testOrigin, Epoch{Number: 1, After: 6, Keys: first.Keys[i : i+1]}, nil)
@@ -499,8 +508,14 @@ func TestChainOfAnUnsignedLogProvesNothingAndTakesNoSignature(t *testing.T) {
 	if _, err := c.OpenSeal(signBy(t, "immutable/seal/1\nx\n", x.log)); err == nil {
 		t.Error("a signed seal was opened")
 	}
-	if err := c.Add(x.link(1, nil)); err == nil {
-		t.Error("an unsigned log has got an epoch")
+	unsigned := x.linkAt(1, 3, 6, []byte(x.checkpoint(6).Text()+"\n"))
+	for _, l := range []EpochLink{x.link(1, nil), unsigned} {
+		if err := c.Add(l); err == nil {
+			t.Error("an unsigned log has got an epoch")
+		}
+	}
+	if err := x.chain().Add(unsigned); !errors.Is(err, ErrMalformedNote) {
+		t.Errorf("an unsigned closing checkpoint: got %v", err)
 	}
 }
 

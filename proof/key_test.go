@@ -170,7 +170,7 @@ func TestParsePrivateKeyRefusesAnythingElseAndShowsNothing(t *testing.T) {
 	}
 }
 
-func TestEveryByteOfASignatureOfEachTypeCounts(t *testing.T) {
+func TestTheBytesOfASignatureOfEachTypeCount(t *testing.T) {
 	text := testCheckpoint(7).Text()
 	for _, typ := range allTypes {
 		p := privKey(t, typ, testOrigin, 1)
@@ -187,7 +187,8 @@ func TestEveryByteOfASignatureOfEachTypeCounts(t *testing.T) {
 			t.Fatal(err)
 		}
 		var bad *SignatureError
-		for i := range sig.Bytes {
+		// Every byte of the time and of an Ed25519 signature, and samples of the 2,420 bytes of an ML-DSA signature.
+		for i := 0; i < len(sig.Bytes); i += 1 + i/73*6 {
 			b := bytes.Clone(sig.Bytes)
 			b[i] ^= 1 << (i % 8)
 			if err := verify(text, b); !errors.As(err, &bad) {

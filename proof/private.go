@@ -82,8 +82,8 @@ func (p *PrivateKey) Key() Key { return p.key }
 
 // SignatureLine signs the text of a note and returns the line to add to it, newline included. unix is the time in
 // seconds that types 0x04 and 0x06 state, 0x01 ignores it; the text of a 0x06 signature is a checkpoint. One text and
-// time give the same line each time. The line is verified before it is returned: a signature that a fault in the machine
-// spoiled, which could betray the key, does not leave here.
+// time give the same line each time. The line is verified, in a note of the text, before it is returned: neither a text
+// that no note can have nor a signature that a fault in the machine spoiled, which could betray the key, leaves here.
 func (p *PrivateKey) SignatureLine(text string, unix uint64) ([]byte, error) {
 	sig, err := p.sign(text, unix)
 	if err != nil {
@@ -98,9 +98,6 @@ func (p *PrivateKey) SignatureLine(text string, unix uint64) ([]byte, error) {
 }
 
 func (p *PrivateKey) sign(text string, unix uint64) ([]byte, error) {
-	if !strings.HasSuffix(text, "\n") {
-		return nil, fmt.Errorf("%w: the text does not end in a newline", ErrMalformedNote)
-	}
 	if p.key.Type() == TypeEd25519 {
 		return ed25519.Sign(p.ed, []byte(text)), nil
 	}
