@@ -64,9 +64,8 @@ type watched struct {
 	hash   string      // of the origin, as in the monitoring URL
 	keys   []proof.Key // guarded by Server.mu
 
-	turn     sync.Mutex // one request at a time: check, sign and persist are one step
-	known    record     // guarded by turn; what is on the disk, unless doubtful
-	doubtful bool       // guarded by turn: a write failed, and the disk may have the old or the new record
+	turn  sync.Mutex // one request at a time: check, sign and persist are one step
+	known record     // guarded by turn; durable. After a write that failed the disk may have a newer one, which nobody saw
 
 	mu       sync.Mutex // guards what follows, for those who only look
 	shown    record     // durable
@@ -217,11 +216,6 @@ func (s *Server) addTo(w *watched, keys []proof.Key, req *Request, n *proof.Note
 	}
 	w.turn.Lock()
 	defer w.turn.Unlock()
-	if w.doubtful {
-		if err := s.settle(w); err != nil {
-			return nil, s.cannotWrite(w, err)
-		}
-	}
 	if no := s.consistent(w, keys, req, c); no != nil {
 		return nil, no
 	}
@@ -253,37 +247,14 @@ func (s *Server) advance(w *watched, keys []proof.Key, n *proof.Note, c proof.Ch
 		return nil, refuse(http.StatusInternalServerError, "%s", err)
 	}
 	if err := s.st.save(w.origin, &r); err != nil {
-		w.doubtful = true
 		return nil, s.cannotWrite(w, err)
 	}
 	// From here on a crash loses nothing that was answered.
 	w.known = r
-	s.show(w)
-	return lines, nil
-}
-
-// settle makes durable what the disk shows after a write that failed. w.turn is held.
-func (s *Server) settle(w *watched) error {
-	r, err := s.st.load(w.origin)
-	if err != nil {
-		return err
-	}
-	if r.note != nil {
-		if err := s.st.save(w.origin, &r); err != nil {
-			return err
-		}
-	} else if err := s.st.fs.SyncDir(s.st.path(logsDir)); err != nil {
-		return err
-	}
-	w.known, w.doubtful = r, false
-	s.show(w)
-	return nil
-}
-
-func (s *Server) show(w *watched) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.shown, w.writeErr = w.known, ""
+	w.shown, w.writeErr = r, ""
+	return lines, nil
 }
 
 func (s *Server) cannotWrite(w *watched, err error) *refusal {

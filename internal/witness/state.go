@@ -91,7 +91,8 @@ func (st *state) checkExisting(name string) error {
 	if err := vfs.MkdirAll(st.fs, st.path(nextDir), 0o700); err != nil {
 		return err
 	}
-	// A killed process may have left a rename that is not durable yet; nothing is said about it before it is.
+	// A killed process may have left a record under its name that is not durable yet. It has cosignatures in it, which the
+	// monitoring URL would give away.
 	return st.fs.SyncDir(st.path(logsDir))
 }
 
