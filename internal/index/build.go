@@ -109,6 +109,7 @@ type builtPath struct {
 
 	chars   [2]uint64 // ASCII characters of all texts
 	wide    bool      // there are others
+	nulls   bool      // some value is null
 	longest int       // bytes of a text
 }
 
@@ -222,6 +223,7 @@ func appendValue(dst, text []byte, k Kind) []byte {
 // describe widens what is known of all texts at this path.
 func (p *builtPath) describe(text []byte, k Kind) {
 	if k >= Null {
+		p.nulls = p.nulls || k == Null
 		return
 	}
 	p.longest = max(p.longest, len(text))

@@ -110,10 +110,10 @@ func (d *Dictionary) readPaths(r *headReader) {
 		p.Name = string(r.bytes("path", nameBytes))
 		switch r.byte() {
 		case 0:
-			if wide := r.byte(); wide > 1 {
-				r.fail("a path with flag %d", wide)
+			if flags := r.byte(); flags > 3 {
+				r.fail("a path with flags %#x", flags)
 			} else {
-				p.Wide = wide == 1
+				p.Wide, p.Nulls = flags&1 != 0, flags&2 != 0
 			}
 			if len(r.b) < 16 {
 				r.fail("it ends early")

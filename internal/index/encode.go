@@ -11,7 +11,7 @@ const (
 	searchMagic = "immutable/search/1\n"
 	pageSize    = 4096
 	blockGroups = 16 // groups of a stream that begin at a whole byte
-	searchFixed = len(searchMagic) + 8 + 6*4
+	searchFixed = len(searchMagic) + 8 + 7*4
 )
 
 // Finish is the file of the index and the SHA-256 of its table of page digests, which is its end. The Builder is of no further use.
@@ -27,6 +27,7 @@ func (b *Builder) Finish() (data []byte, table [sha256.Size]byte) {
 	data = le.AppendUint64(data, b.first)
 	data = le.AppendUint32(data, uint32(b.lines/GroupSize))
 	data = le.AppendUint32(data, covered)
+	data = le.AppendUint32(data, b.flags())
 	data = append(data, make([]byte, 16)...) // lengths, below
 	data = b.appendHead(data)
 	le.PutUint32(data[searchFixed-16:], uint32(len(data)-searchFixed))
@@ -44,6 +45,16 @@ func (b *Builder) Finish() (data []byte, table [sha256.Size]byte) {
 		data = append(data, sum[:]...)
 	}
 	return data, sha256.Sum256(data[pages:])
+}
+
+// Flags of a search index.
+const (
+	hasLoose  = 1 << iota // some group is loose
+	hasDotted             // some member's name is empty or has a dot in it
+)
+
+func (b *Builder) flags() uint32 {
+	return uint32(b2i(len(b.loose) > 0)*hasLoose | b2i(b.walker.dotted)*hasDotted)
 }
 
 // dictionaryTokens notes the tokens of templates and columns under the group after the last: a token without it is in neither.
@@ -128,7 +139,7 @@ func (p *builtPath) append(dst []byte) []byte {
 		}
 		return dst
 	}
-	dst = append(dst, 0, byte(b2i(p.wide)))
+	dst = append(dst, 0, byte(b2i(p.wide)|b2i(p.nulls)<<1))
 	dst = binary.LittleEndian.AppendUint64(dst, p.chars[0])
 	dst = binary.LittleEndian.AppendUint64(dst, p.chars[1])
 	return binary.AppendUvarint(dst, uint64(p.longest))

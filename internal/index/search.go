@@ -22,6 +22,9 @@ type Search struct {
 	First   uint64 // the segment's first entry
 	Groups  uint32 // of the segment
 	Covered uint32
+	Dotted  bool // some member's name is empty or has a dot in it: paths do not tell where objects nest
+
+	loose bool // there are loose groups
 
 	r     io.ReaderAt
 	size  int64 // of the pages
@@ -65,9 +68,11 @@ type Path struct {
 	Column int // its number plus one; 0 for those that are none
 	Tuples []Tuple
 
-	Wide    bool // some text has characters beyond ASCII
-	Chars   [2]uint64
-	Longest int
+	// Of a path that is no column:
+	Wide    bool      // some text has characters beyond ASCII
+	Nulls   bool      // some value is null
+	Chars   [2]uint64 // ASCII characters of all texts
+	Longest int       // bytes of a text
 }
 
 // A Tuple is what entries have at a path.
@@ -122,11 +127,15 @@ func OpenSearch(r io.ReaderAt, size int64, table [sha256.Size]byte) (*Search, er
 	}
 	le, n := binary.LittleEndian, fixed[len(searchMagic):]
 	s.First, s.Groups, s.Covered = le.Uint64(n), le.Uint32(n[8:]), le.Uint32(n[12:])
-	s.headLen, s.streamLen = int64(le.Uint32(n[16:])), int64(le.Uint32(n[20:]))
-	s.keys, s.hashedLen = le.Uint32(n[24:]), int64(le.Uint32(n[28:]))
+	flags := le.Uint32(n[16:])
+	s.loose, s.Dotted = flags&hasLoose != 0, flags&hasDotted != 0
+	s.headLen, s.streamLen = int64(le.Uint32(n[20:])), int64(le.Uint32(n[24:]))
+	s.keys, s.hashedLen = le.Uint32(n[28:]), int64(le.Uint32(n[32:]))
 	switch {
 	case s.Groups == 0 || s.Groups > maxGroups || s.Covered != min(s.Groups, coveredGroups):
 		return nil, fmt.Errorf("search index: %d groups, %d of them covered", s.Groups, s.Covered)
+	case flags > hasLoose|hasDotted:
+		return nil, fmt.Errorf("search index: flags %#x", flags)
 	case int64(searchFixed)+s.headLen+s.streamLen+s.hashedLen != s.size:
 		return nil, errors.New("search index: its parts are not as long as the file")
 	case 4*(int64(buckets(s.keys))+1) > s.hashedLen:
@@ -171,7 +180,7 @@ func (s *Search) read(buf []byte, off, n int64) ([]byte, error) {
 // Size is how many bytes of memory the index takes, about, while its dictionary is not read.
 func (s *Search) Size() int { return len(s.table) }
 
-// Find returns the groups that may have a token elsewhere than in the dictionary. in says whether the dictionary may have it.
+// Find returns the groups that may have a token elsewhere than in the dictionary, loose ones among them. in says whether the dictionary may have it.
 func (s *Search) Find(hash uint64) (groups Set, in bool, err error) {
 	n := buckets(s.keys)
 	b, _ := position(hash, n)
@@ -195,6 +204,15 @@ func (s *Search) Find(hash uint64) (groups Set, in bool, err error) {
 	}
 	in = groups.Has(s.Covered)
 	groups[s.Covered/64] &^= 1 << (s.Covered % 64)
+	if s.loose {
+		d, err := s.Dictionary()
+		if err != nil {
+			return nil, false, err
+		}
+		for g := range d.Loose.All() {
+			groups.Add(g)
+		}
+	}
 	return groups, in, nil
 }
 
@@ -212,19 +230,22 @@ func (s *Search) Dictionary() (*Dictionary, error) {
 // WordToken is the hash of a word that is folded.
 func WordToken(folded string) uint64 { return hashFolded(wordToken, folded) }
 
-// PhraseTokens are the hashes of what any text has that has these folded words one after the other. If begin is set, the last
-// is only the beginning of one.
-func PhraseTokens(words []string, begin bool) []uint64 {
-	if begin {
-		words = words[:len(words)-1]
-	}
+// PhraseTokens are the hashes of what any text has that has these folded words one after the other: first each word's, then
+// others.
+func PhraseTokens(words []string) []uint64 {
+	var hashes, others []uint64
 	var text []byte
 	for _, w := range words {
+		hashes = append(hashes, WordToken(w))
 		text = append(append(text, w...), ' ')
 	}
-	var hashes []uint64
-	tokens(nil, text, false, func(h uint64) { hashes = append(hashes, h) })
-	return hashes
+	split := appendWords(nil, text)
+	for i := range split {
+		if h, ok := quad(text, split[i:]); ok {
+			others = append(others, h)
+		}
+	}
+	return append(hashes, others...)
 }
 
 // ValueTokens are the hashes of what a metadata value has whose folded text is this.

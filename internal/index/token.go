@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"iter"
 	"unicode/utf8"
 
@@ -140,6 +141,7 @@ func Words(text string) iter.Seq[string] {
 type Walker struct {
 	path, text []byte
 	empties    bool // containers without members are visited too
+	dotted     bool // some member's name was empty or had a dot in it: paths do not tell where objects nest
 }
 
 // Walk calls visit for each scalar value in a metadata object that entry.Decode has accepted, in the order of the text.
@@ -200,6 +202,7 @@ func (w *Walker) container(b []byte, p, depth int, visit func(path, text []byte,
 				return p, false
 			}
 			p++
+			w.dotted = w.dotted || len(name) == 0 || bytes.IndexByte(name, '.') >= 0
 			if outer > 0 {
 				w.path = append(w.path, '.')
 			}

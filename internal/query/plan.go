@@ -1,0 +1,420 @@
+package query
+
+import (
+	"math/bits"
+
+	"github.com/tree-of-life-system/immutable/internal/entry"
+	"github.com/tree-of-life-system/immutable/internal/index"
+)
+
+// A Plan is what the search index of one sealed segment knows of a query: which groups may have entries that the query
+// selects, and of many groups how many entries they have. It never rules out an entry that is selected, and what it counts is
+// exact, as far as the index is what the entries give. It is for one goroutine.
+//
+// Groups are those of the log: group k has the entries 256k … 256k+255. After an error, which says that the index is
+// damaged, the plan is of no use and the segment's groups are to be read.
+type Plan struct {
+	x         *index.Search
+	low, high uint64 // entries to look at
+	first     uint64 // group of the log that is the segment's first
+	root      part
+	atoms     []*atom
+	columns   []bool // that atoms ask for
+	few       int    // so many groups in question are read rather than looked up in the dictionary
+
+	d     *index.Dictionary // once it is needed
+	block index.Block
+	has   bool // block is read
+}
+
+// A part is a node of the query, over the groups of a segment.
+type part interface {
+	// group says what is known of a group as a whole, without the dictionary.
+	group(p *Plan, g uint32) state
+	// lines says what is known of each entry of the group whose block is read. from is its first entry in the block.
+	lines(p *Plan, g uint32, from int) (yes, may bitmap)
+	// shape says what is known of all entries of a shape where no group knows more. It is mixed where columns or groups decide.
+	shape(p *Plan, shape int) state
+}
+
+type state uint8
+
+const (
+	none state = iota
+	mixed
+	all
+)
+
+// A bitmap has a bit for each entry of a group. Of two, yes and may, may has all bits of yes.
+type bitmap [index.GroupSize / 64]uint64
+
+func (b *bitmap) count() (n int) {
+	for _, w := range b {
+		n += bits.OnesCount64(w)
+	}
+	return n
+}
+
+var everything = bitmap{^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0)}
+
+// NewPlan plans a query for the entries low … high-1 of a segment. Costs a few reads of the index.
+func NewPlan(root Node, x *index.Search, low, high uint64) (*Plan, error) {
+	end := x.First + uint64(x.Groups)*index.GroupSize
+	p := &Plan{x: x, low: max(low, x.First), high: min(high, end), first: x.First / index.GroupSize, few: few}
+	var err error
+	p.root, err = p.part(root)
+	return p, err
+}
+
+// Range returns the groups that have entries to look at: from … to-1.
+func (p *Plan) Range() (from, to uint64) {
+	if p.low >= p.high {
+		return p.first, p.first
+	}
+	return p.low / index.GroupSize, (p.high-1)/index.GroupSize + 1
+}
+
+// May says whether group k may have entries that the query selects.
+func (p *Plan) May(k uint64) (bool, error) {
+	g, in := p.number(k)
+	if !in {
+		return false, nil
+	}
+	if g >= p.x.Covered {
+		return true, nil
+	}
+	switch p.root.group(p, g) {
+	case none:
+		return false, nil
+	case all:
+		return true, nil
+	}
+	if !p.worthwhile() {
+		return true, nil
+	}
+	_, may, err := p.look(k, g)
+	return may != bitmap{}, err
+}
+
+// Count says how many entries of group k the query selects. Where sure is false the index does not know, and n is the least.
+func (p *Plan) Count(k uint64) (n int, sure bool, err error) {
+	yes, sure, err := p.Select(k)
+	return yes.count(), sure, err
+}
+
+// Select says which entries of group k the query selects, by bits.
+func (p *Plan) Select(k uint64) (yes bitmap, sure bool, err error) {
+	g, in := p.number(k)
+	if !in {
+		return bitmap{}, true, nil
+	}
+	if g >= p.x.Covered {
+		return bitmap{}, false, nil
+	}
+	switch p.root.group(p, g) {
+	case none:
+		return bitmap{}, true, nil
+	case all:
+		return p.within(k, everything), true, nil
+	}
+	if !p.worthwhile() {
+		return bitmap{}, false, nil
+	}
+	yes, may, err := p.look(k, g)
+	return yes, yes == may, err
+}
+
+// number is the group in the segment, and whether it has entries to look at.
+func (p *Plan) number(k uint64) (uint32, bool) {
+	from, to := p.Range()
+	return uint32(k - p.first), k >= from && k < to
+}
+
+// within keeps the entries to look at.
+func (p *Plan) within(k uint64, b bitmap) bitmap {
+	first := k * index.GroupSize
+	if first >= p.low && first+index.GroupSize <= p.high {
+		return b
+	}
+	for i := range uint64(index.GroupSize) {
+		if at := first + i; at < p.low || at >= p.high {
+			b[i/64] &^= 1 << (i % 64)
+		}
+	}
+	return b
+}
+
+const few = 4
+
+// worthwhile says whether to read the dictionary: not where only a few groups are in question.
+func (p *Plan) worthwhile() bool {
+	if p.d != nil {
+		return true
+	}
+	from, to := p.Range()
+	n := 0
+	for k := from; k < to && n <= p.few; k++ {
+		if g := uint32(k - p.first); g < p.x.Covered && p.root.group(p, g) == mixed {
+			n++
+		}
+	}
+	return n > p.few
+}
+
+// look reads a group's block and asks of each entry.
+func (p *Plan) look(k uint64, g uint32) (yes, may bitmap, err error) {
+	if err := p.dictionary(); err != nil {
+		return yes, may, err
+	}
+	if !p.has || g < p.block.First || g >= p.block.First+index.BlockGroups {
+		p.has = false
+		if err := p.x.Read(&p.block, g, p.columns); err != nil {
+			return yes, may, err
+		}
+		p.has = true
+	}
+	yes, may = p.root.lines(p, g, int(g-p.block.First)*index.GroupSize)
+	return p.within(k, yes), p.within(k, may), nil
+}
+
+// dictionary reads the dictionary and asks it about each condition, once.
+func (p *Plan) dictionary() (err error) {
+	if p.d != nil {
+		return nil
+	}
+	d, err := p.x.Dictionary()
+	if err != nil {
+		return err
+	}
+	p.d = d
+	p.columns = make([]bool, d.Columns())
+	for _, a := range p.atoms {
+		a.ask(d)
+		for _, c := range a.columns {
+			p.columns[c.column] = true
+		}
+	}
+	return nil
+}
+
+// Total counts the segment's entries that the query selects, apart from the groups that it returns, which are to be read.
+func (p *Plan) Total() (n uint64, unsure []uint64, err error) {
+	levels, unsure, err := p.tally(false)
+	for _, v := range levels {
+		n += v
+	}
+	return n, unsure, err
+}
+
+// Levels is Total by level.
+func (p *Plan) Levels() (levels [entry.NumLevels]uint64, unsure []uint64, err error) {
+	return p.tally(true)
+}
+
+// tally counts. Where levels do not matter all entries may count as one.
+func (p *Plan) tally(byLevel bool) (levels [entry.NumLevels]uint64, unsure []uint64, err error) {
+	from, to := p.Range()
+	whole, possible := p.low == p.x.First && p.high == p.x.First+uint64(p.x.Groups)*index.GroupSize && p.x.Covered == p.x.Groups, false
+	for k := from; k < to && !possible; k++ {
+		possible = p.root.group(p, uint32(k-p.first)) != none || uint32(k-p.first) >= p.x.Covered
+	}
+	if !possible {
+		return levels, nil, nil
+	}
+	special := p.special() // groups of which the dictionary alone does not tell
+	if whole && p.worthwhile() && special.Len() < int(p.x.Covered)/4 {
+		if err := p.dictionary(); err != nil {
+			return levels, nil, err
+		}
+		if p.byShape(&levels) {
+			return p.amend(levels, special, byLevel)
+		}
+	}
+	for k := from; k < to; k++ {
+		if unsure, err = p.add(&levels, k, unsure, byLevel); err != nil {
+			return levels, nil, err
+		}
+	}
+	return levels, unsure, nil
+}
+
+// special are the groups of which atoms know something apart from what shapes tell.
+func (p *Plan) special() index.Set {
+	set := index.NewSet(p.x.Covered)
+	for _, a := range p.atoms {
+		a.special(p, set)
+	}
+	return set
+}
+
+// byShape counts all entries by their shapes; false if shapes do not tell.
+func (p *Plan) byShape(levels *[entry.NumLevels]uint64) bool {
+	for i := range p.d.Shapes {
+		switch p.root.shape(p, i) {
+		case mixed:
+			*levels = [entry.NumLevels]uint64{}
+			return false
+		case all:
+			levels[p.d.Shapes[i].Level] += uint64(p.d.Shapes[i].Count)
+		}
+	}
+	return true
+}
+
+// amend takes the special groups out of a count by shapes, and counts them one by one.
+func (p *Plan) amend(levels [entry.NumLevels]uint64, special index.Set, byLevel bool) (_ [entry.NumLevels]uint64, unsure []uint64, err error) {
+	for g := range special.All() {
+		k := p.first + uint64(g)
+		if _, _, err := p.look(k, g); err != nil {
+			return levels, nil, err
+		}
+		at := int(g-p.block.First) * index.GroupSize
+		for _, s := range p.block.Shapes[at : at+index.GroupSize] {
+			if p.root.shape(p, int(s)) == all {
+				levels[p.d.Shapes[s].Level]--
+			}
+		}
+		if unsure, err = p.add(&levels, k, unsure, byLevel); err != nil {
+			return levels, nil, err
+		}
+	}
+	return levels, unsure, nil
+}
+
+// add counts group k, or notes that it is to be read.
+func (p *Plan) add(levels *[entry.NumLevels]uint64, k uint64, unsure []uint64, byLevel bool) ([]uint64, error) {
+	yes, sure, err := p.Select(k)
+	if err != nil {
+		return unsure, err
+	}
+	if !sure {
+		return append(unsure, k), nil
+	}
+	if yes == (bitmap{}) {
+		return unsure, nil
+	}
+	if !byLevel {
+		levels[0] += uint64(yes.count())
+		return unsure, nil
+	}
+	g := uint32(k - p.first)
+	if _, _, err := p.look(k, g); err != nil { // the block's shapes have the levels
+		return unsure, err
+	}
+	at := int(g-p.block.First) * index.GroupSize
+	for i, w := range yes {
+		for ; w != 0; w &= w - 1 {
+			s := p.block.Shapes[at+64*i+bits.TrailingZeros64(w)]
+			levels[p.d.Shapes[s].Level]++
+		}
+	}
+	return unsure, nil
+}
+
+type andPart []part
+
+type orPart []part
+
+type notPart struct{ part }
+
+type allPart struct{}
+
+// part makes the parts of a node.
+func (p *Plan) part(n Node) (part, error) {
+	list := func(nodes []Node) (parts []part, err error) {
+		for _, sub := range nodes {
+			s, err := p.part(sub)
+			if err != nil {
+				return nil, err
+			}
+			parts = append(parts, s)
+		}
+		return parts, nil
+	}
+	switch n := n.(type) {
+	case All:
+		return allPart{}, nil
+	case And:
+		parts, err := list(n.Nodes)
+		return andPart(parts), err
+	case Or:
+		parts, err := list(n.Nodes)
+		return orPart(parts), err
+	case Not:
+		sub, err := p.part(n.Node)
+		return notPart{sub}, err
+	}
+	return p.atom(n)
+}
+
+func (allPart) group(*Plan, uint32) state                 { return all }
+func (allPart) lines(*Plan, uint32, int) (bitmap, bitmap) { return everything, everything }
+func (allPart) shape(*Plan, int) state                    { return all }
+func (n andPart) group(p *Plan, g uint32) state {
+	return n.each(func(s part) state { return s.group(p, g) })
+}
+func (n andPart) shape(p *Plan, i int) state {
+	return n.each(func(s part) state { return s.shape(p, i) })
+}
+func (n orPart) group(p *Plan, g uint32) state {
+	return n.each(func(s part) state { return s.group(p, g) })
+}
+func (n orPart) shape(p *Plan, i int) state {
+	return n.each(func(s part) state { return s.shape(p, i) })
+}
+func (n notPart) group(p *Plan, g uint32) state { return all - n.part.group(p, g) }
+func (n notPart) shape(p *Plan, i int) state    { return all - n.part.shape(p, i) }
+
+func (n andPart) each(of func(part) state) state {
+	least := all
+	for _, s := range n {
+		if least = min(least, of(s)); least == none {
+			break
+		}
+	}
+	return least
+}
+
+func (n orPart) each(of func(part) state) state {
+	most := none
+	for _, s := range n {
+		if most = max(most, of(s)); most == all {
+			break
+		}
+	}
+	return most
+}
+
+func (n andPart) lines(p *Plan, g uint32, from int) (yes, may bitmap) {
+	yes, may = everything, everything
+	for _, s := range n {
+		y, m := s.lines(p, g, from)
+		for i := range y {
+			yes[i] &= y[i]
+			may[i] &= m[i]
+		}
+		if may == (bitmap{}) {
+			break
+		}
+	}
+	return yes, may
+}
+
+func (n orPart) lines(p *Plan, g uint32, from int) (yes, may bitmap) {
+	for _, s := range n {
+		y, m := s.lines(p, g, from)
+		for i := range y {
+			yes[i] |= y[i]
+			may[i] |= m[i]
+		}
+	}
+	return yes, may
+}
+
+func (n notPart) lines(p *Plan, g uint32, from int) (yes, may bitmap) {
+	y, m := n.part.lines(p, g, from)
+	for i := range y {
+		yes[i], may[i] = ^m[i], ^y[i]
+	}
+	return yes, may
+}

@@ -1,0 +1,553 @@
+package query
+
+import (
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/tree-of-life-system/immutable/internal/entry"
+	"github.com/tree-of-life-system/immutable/internal/index"
+)
+
+// An atom is a condition that is no combination of others.
+type atom struct {
+	node  Node
+	scope scope
+	// holds says whether the condition holds of a text that is known; nil where no text decides.
+	holds func(text string) bool
+
+	// What every text of which the condition holds has: tokens. known: it has some.
+	tokens []token
+	known  bool
+	inDict bool      // all of them are in the dictionary, so that it may have such a text
+	rest   index.Set // groups that have all of them elsewhere than in the dictionary; nil: any
+	any    index.Set // groups that have those that are not in the dictionary; nil: any
+
+	// What the dictionary says, by shape.
+	shapes  []shapeAnswer
+	columns []columnAnswer
+	never   bool // it rules all shapes out
+	dotted  bool // see index.Search
+}
+
+// A token is something that texts have, and where it is.
+type token struct {
+	groups index.Set
+	inDict bool
+}
+
+// A shapeAnswer is what a shape tells of an atom.
+type shapeAnswer struct {
+	yes  bool
+	rest bool     // the shape has texts that are not known, in which the condition may hold
+	need []uint64 // by words left out of its message the condition may hold: each a set of tokens, by bits, that the group must have
+	some bool     // the same, but the words are not known
+}
+
+// unknownWord is the bit of words that are no tokens: any group may have them.
+const unknownWord = 1 << 63
+
+// A columnAnswer says for which tuples of a column the condition holds.
+type columnAnswer struct {
+	column, path int
+	hit          []bool // by the tuple's number plus one
+}
+
+// A scope says which texts of an entry count.
+type scope struct {
+	level, message, metadata bool   // any text of metadata
+	kind                     byte   // of one path; 0 for none
+	path                     string // its name
+}
+
+func scopeOf(in *Field) scope {
+	if in == nil {
+		return scope{message: true, metadata: true}
+	}
+	switch in.Root {
+	case Message:
+		return scope{message: true}
+	case Level:
+		return scope{level: true}
+	}
+	return scope{kind: kindOfPath[in.Root], path: onlyMetadata(in)}
+}
+
+func onlyMetadata(f *Field) string {
+	if f.Root == Metadata {
+		return f.Path
+	}
+	return ""
+}
+
+// kindOfPath are the paths of the index that fields have, apart from those that are not paths.
+var kindOfPath = map[Root]byte{
+	Metadata: index.MetadataPath, Hostname: index.HostnamePath, PID: index.PIDPath, TraceID: index.TracePath, SpanID: index.SpanPath,
+	EventTime: index.EventPath, IdempotencyKey: index.IdempotencyPath, Producer: index.ProducerPath, Control: index.ControlPath,
+}
+
+// atom makes the part of a condition.
+func (p *Plan) atom(n Node) (part, error) {
+	a := &atom{node: n}
+	var hashes []uint64
+	folded := func(holds func(text string) bool) func(string) bool {
+		return func(text string) bool { return holds(index.Fold(text)) }
+	}
+	switch n := n.(type) {
+	case Since, Until:
+		return timePart{n: n}, nil
+	case Phrase:
+		a.scope = scopeOf(n.In)
+		a.holds = folded(func(text string) bool { return hasPhrase([]byte(text), n.Words, n.Begin) })
+		words := n.Words
+		if n.Begin {
+			words = words[:len(words)-1]
+		}
+		hashes = index.PhraseTokens(words)
+	case Substring:
+		a.scope = scopeOf(n.In)
+		a.holds = folded(func(text string) bool { return strings.Contains(text, n.Text) })
+		hashes = index.PhraseTokens(innerWords(n.Text, false))
+	case Regexp:
+		a.scope = scopeOf(n.In)
+		a.holds = n.Re.MatchString
+	case Equal:
+		if n.Field.Root == ID {
+			return idPart(n.Text), nil
+		}
+		a.scope = scopeOf(&n.Field)
+		a.holds = folded(func(text string) bool { return text == n.Text })
+		if h, ok := index.MemberToken(a.scope.kind, n.Text); ok {
+			hashes = []uint64{h}
+		} else if n.Field.Root == Metadata {
+			hashes = index.ValueTokens(n.Text)
+		}
+	case Begins:
+		a.scope = scopeOf(&n.Field)
+		a.holds = folded(func(text string) bool { return strings.HasPrefix(text, n.Text) })
+		if n.Field.Root == Metadata {
+			hashes = index.PhraseTokens(innerWords(n.Text, true))
+		}
+	case Compare:
+		if s := spanPartOf(n.Field, []Operand{n.Operand}, []Op{n.Op}); s != nil {
+			return s, nil
+		}
+		a.scope = scopeOf(&n.Field)
+		a.holds = func(text string) bool { return compares([]byte(text), n.Op, &n.Operand) }
+		if n.Field.Root == PID && n.Op == Eq && isPlain(n.Operand.Text) {
+			if h, ok := index.MemberToken(index.PIDPath, n.Operand.Text); ok {
+				hashes = []uint64{h}
+			}
+		}
+	case Range:
+		if s := spanPartOf(n.Field, []Operand{n.From, n.To}, []Op{Ge, Le}); s != nil {
+			return s, nil
+		}
+		a.scope = scopeOf(&n.Field)
+		a.holds = func(text string) bool {
+			return compares([]byte(text), Ge, &n.From) && compares([]byte(text), Le, &n.To)
+		}
+	case Exists:
+		if _, isPath := kindOfPath[n.Field.Root]; !isPath || n.Field.Root == Hostname || n.Field.Root == PID {
+			return allPart{}, nil
+		}
+		a.scope = scopeOf(&n.Field)
+	}
+	if err := a.find(p.x, hashes); err != nil {
+		return nil, err
+	}
+	p.atoms = append(p.atoms, a)
+	return a, nil
+}
+
+// isPlain says whether a number is spelled as an entry's pid is.
+func isPlain(text string) bool {
+	v, err := strconv.ParseUint(text, 10, 32)
+	return err == nil && strconv.FormatUint(v, 10) == text
+}
+
+// innerWords are the words that any text has which contains this folded text: those that do not stand at an end where they may go
+// on. With begin, the text is a beginning.
+func innerWords(text string, begin bool) []string {
+	var words []string
+	for w := range index.Words(text) {
+		words = append(words, w)
+	}
+	if r, _ := utf8.DecodeLastRuneInString(text); len(words) > 0 && index.IsWord(r) {
+		words = words[:len(words)-1]
+	}
+	if r, _ := utf8.DecodeRuneInString(text); len(words) > 0 && index.IsWord(r) && !begin {
+		words = words[1:]
+	}
+	return words
+}
+
+// maxTokens bounds how many tokens of a condition are looked up. More only make an answer faster.
+const maxTokens = 32
+
+// find looks the tokens up.
+func (a *atom) find(x *index.Search, hashes []uint64) error {
+	a.inDict, a.known, a.dotted = true, len(hashes) > 0, x.Dotted
+	for _, h := range hashes[:min(len(hashes), maxTokens)] {
+		groups, in, err := x.Find(h)
+		if err != nil {
+			return err
+		}
+		a.tokens = append(a.tokens, token{groups, in})
+		a.rest = meet(a.rest, groups)
+		if !in {
+			a.inDict = false
+			a.any = meet(a.any, groups)
+			if a.any.Len() == 0 { // no entry has the token: the others need not be looked up
+				a.rest = a.any
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// meet is what is in both sets, of which the first may be nil and stand for everything.
+func meet(s, o index.Set) index.Set {
+	if s == nil {
+		s = make(index.Set, len(o))
+		copy(s, o)
+		return s
+	}
+	s.And(o)
+	return s
+}
+
+func (a *atom) group(_ *Plan, g uint32) state {
+	if a.any != nil && !a.any.Has(g) || a.never {
+		return none
+	}
+	return mixed
+}
+
+func (a *atom) special(_ *Plan, set index.Set) {
+	if a.any != nil {
+		set.Or(a.any)
+		return
+	}
+	for _, t := range a.tokens {
+		set.Or(t.groups)
+	}
+}
+
+func (a *atom) shape(p *Plan, i int) state {
+	s := &a.shapes[i]
+	switch {
+	case s.yes:
+		return all
+	case s.some, s.rest && !a.known, satisfied(s.need, unknownWord):
+		return mixed
+	}
+	for _, c := range a.columns {
+		if p.d.HasPath(uint16(i), c.path) {
+			return mixed
+		}
+	}
+	return none
+}
+
+func (a *atom) lines(p *Plan, g uint32, from int) (yes, may bitmap) {
+	if a.any != nil && !a.any.Has(g) || a.never {
+		return yes, may
+	}
+	rest := a.rest == nil || a.rest.Has(g)
+	has := uint64(unknownWord) // tokens that the group has outside the dictionary
+	for i := range a.tokens {
+		if a.tokens[i].groups.Has(g) {
+			has |= 1 << i
+		}
+	}
+	for i, id := range p.block.Shapes[from : from+index.GroupSize] {
+		bit := uint64(1) << (i % 64)
+		s := &a.shapes[id]
+		hit := s.yes
+		for c := range a.columns {
+			hit = hit || a.columns[c].hit[p.block.Tuples[a.columns[c].column][from+i]]
+		}
+		switch {
+		case hit:
+			yes[i/64] |= bit
+			may[i/64] |= bit
+		case s.some, s.rest && rest, len(s.need) > 0 && satisfied(s.need, has):
+			may[i/64] |= bit
+		}
+	}
+	return yes, may
+}
+
+func satisfied(need []uint64, has uint64) bool {
+	for _, n := range need {
+		if n&^has == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// ask asks the dictionary.
+func (a *atom) ask(d *index.Dictionary) {
+	a.shapes = make([]shapeAnswer, len(d.Shapes))
+	in := make([]bool, len(d.Paths))
+	for i := range d.Paths {
+		path := &d.Paths[i]
+		in[i] = a.scope.has(path)
+		if in[i] && path.Column > 0 && a.inDict {
+			a.askColumn(i, path)
+		}
+	}
+	cut := a.cutter()
+	possible := make([]bool, len(d.Paths)) // texts there are not known, and the condition may hold of one
+	for i := range d.Paths {
+		path := &d.Paths[i]
+		possible[i] = in[i] && path.Column == 0 && cut.fits(path)
+	}
+	a.never = len(a.columns) == 0
+	for i := range d.Shapes {
+		s := &d.Shapes[i]
+		a.shapes[i] = a.askShape(d, s, cut, possible)
+		if v := &a.shapes[i]; v.yes || v.some || v.rest || len(v.need) > 0 {
+			a.never = false
+		}
+	}
+}
+
+func (s *scope) has(path *index.Path) bool {
+	if s.metadata {
+		return path.Kind == index.MetadataPath
+	}
+	return s.kind != 0 && path.Kind == s.kind && path.Name == s.path
+}
+
+func (a *atom) askColumn(i int, path *index.Path) {
+	answer := columnAnswer{column: path.Column - 1, path: i, hit: make([]bool, 256)}
+	found := false
+	for t := range path.Tuples {
+		for _, v := range path.Tuples[t].Values {
+			ok := v.Kind != index.Null && a.holds == nil
+			if a.holds != nil && v.Kind.IsScalar() {
+				ok = a.holds(v.Text)
+			}
+			if ok {
+				answer.hit[t+1], found = true, true
+				break
+			}
+		}
+	}
+	if found {
+		a.columns = append(a.columns, answer)
+	}
+}
+
+func (a *atom) askShape(d *index.Dictionary, s *index.Shape, cut cutter, possible []bool) (out shapeAnswer) {
+	if a.scope.level {
+		out.yes = a.holds != nil && a.holds(s.Level.String())
+		return out
+	}
+	if a.scope.message {
+		switch {
+		case !s.Known:
+			out.rest = true
+		case len(s.Message) == 1:
+			out.yes = a.inDict && a.holds(s.Message[0])
+		default:
+			a.askCut(s.Message, cut, &out)
+		}
+	}
+	if a.scope.metadata || a.scope.kind != 0 {
+		if s.Keys == 0 {
+			out.rest = true
+		}
+		for _, id := range d.KeySets[s.Keys] {
+			if a.holds == nil {
+				a.askExists(&d.Paths[id], possible[id], &out)
+			} else if possible[id] {
+				out.rest = true
+			}
+		}
+	}
+	return out
+}
+
+// askExists says what a path of a shape tells of an Exists.
+func (a *atom) askExists(path *index.Path, possible bool, out *shapeAnswer) {
+	field := a.node.(Exists).Field
+	switch {
+	case possible && field.Root != Metadata && field.Path != "": // of a member of it nothing is known
+		out.rest = true
+	case possible && !path.Nulls:
+		out.yes = true
+	case possible:
+		out.rest = true
+	case path.Kind == index.MetadataPath && field.Root == Metadata && strings.HasPrefix(path.Name, field.Path+"."):
+		// Something is within it. Where names have dots, that may be something else.
+		out.yes, out.some = out.yes || !a.dotted, true
+	}
+}
+
+// askCut says what a message with words left out tells.
+func (a *atom) askCut(parts []string, cut cutter, out *shapeAnswer) {
+	if n, ok := a.node.(Phrase); ok {
+		out.need, out.yes = alignments(parts, n.Words, n.Begin, a.tokens)
+		return
+	}
+	if cut.local && a.inDict {
+		for _, part := range parts {
+			if a.holds(part) {
+				out.yes = true
+				return
+			}
+		}
+	}
+	if a.any == nil || a.any.Len() > 0 {
+		out.some = cut.crosses(parts)
+	}
+}
+
+// A timePart is Since or Until.
+type timePart struct{ n Node }
+
+func (t timePart) span(low, high int64) state {
+	return state(btoi(inTime(t.n, low)) + btoi(inTime(t.n, high)))
+}
+
+func btoi(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (t timePart) group(p *Plan, g uint32) state {
+	d, err := p.x.Dictionary()
+	if err != nil {
+		return mixed
+	}
+	return t.span(d.Times[g][0], d.Times[g][1])
+}
+
+func (t timePart) shape(*Plan, int) state { return mixed }
+
+func (t timePart) lines(p *Plan, g uint32, _ int) (yes, may bitmap) { return t.group(p, g).lines() }
+
+func (s state) lines() (yes, may bitmap) {
+	switch s {
+	case all:
+		return everything, everything
+	case mixed:
+		return bitmap{}, everything
+	}
+	return bitmap{}, bitmap{}
+}
+
+// A spanPart compares what grows from entry to entry, or nearly so: a group's lowest and highest say enough.
+type spanPart struct {
+	timestamp bool // else the entry's index
+	ops       []Op
+	operands  []Operand
+}
+
+func spanPartOf(f Field, operands []Operand, ops []Op) part {
+	if f.Root != Timestamp && f.Root != Index {
+		return nil
+	}
+	return spanPart{f.Root == Timestamp, ops, operands}
+}
+
+func (s spanPart) group(p *Plan, g uint32) state {
+	var low, high string
+	if s.timestamp {
+		d, err := p.x.Dictionary()
+		if err != nil {
+			return mixed
+		}
+		low, high = string(entry.FormatTime(nil, d.Times[g][0])), string(entry.FormatTime(nil, d.Times[g][1]))
+	} else {
+		first := p.x.First + uint64(g)*index.GroupSize
+		low, high = strconv.FormatUint(first, 10), strconv.FormatUint(first+index.GroupSize-1, 10)
+	}
+	least := all
+	for i, op := range s.ops {
+		if op == Eq { // at or above, and at or below
+			least = min(least, s.compare(low, high, Ge, i), s.compare(low, high, Le, i))
+			continue
+		}
+		least = min(least, s.compare(low, high, op, i))
+	}
+	return least
+}
+
+func (s spanPart) compare(low, high string, op Op, i int) state {
+	return state(btoi(compares([]byte(low), op, &s.operands[i])) + btoi(compares([]byte(high), op, &s.operands[i])))
+}
+
+func (s spanPart) shape(*Plan, int) state { return mixed }
+
+func (s spanPart) lines(p *Plan, g uint32, _ int) (yes, may bitmap) { return s.group(p, g).lines() }
+
+// An idPart is an entry's id, whose low 32 bits are its index's.
+type idPart string
+
+func (id idPart) group(p *Plan, g uint32) state {
+	if len(id) != 36 {
+		return none
+	}
+	low, err := strconv.ParseUint(string(id[28:]), 16, 32)
+	first := uint32(p.x.First + uint64(g)*index.GroupSize)
+	if err != nil || uint32(low)-first >= index.GroupSize {
+		return none
+	}
+	return mixed
+}
+
+func (id idPart) shape(*Plan, int) state { return mixed }
+
+func (id idPart) lines(p *Plan, g uint32, _ int) (yes, may bitmap) { return id.group(p, g).lines() }
+
+// alignments says how the words can stand in a message: yes where without the words that were left out, else the sets of words, by
+// bits, that would have to be among these.
+func alignments(parts, words []string, begin bool, tokens []token) (need []uint64, yes bool) {
+	type item struct {
+		word string
+		cut  bool
+	}
+	var items []item
+	for i, part := range parts {
+		if i > 0 {
+			items = append(items, item{cut: true})
+		}
+		for w := range index.Words(part) {
+			items = append(items, item{word: w})
+		}
+	}
+	exact := len(words)
+	if begin {
+		exact--
+	}
+	for from := 0; from+len(words) <= len(items); from++ {
+		set, fits := uint64(0), true
+		for i, w := range words {
+			switch it := items[from+i]; {
+			case it.cut && i < exact && i < len(tokens):
+				set |= 1 << i
+			case it.cut:
+				set |= unknownWord
+			case i < exact:
+				fits = fits && it.word == w
+			default:
+				fits = fits && strings.HasPrefix(it.word, w)
+			}
+		}
+		switch {
+		case fits && set == 0:
+			return nil, true
+		case fits:
+			need = append(need, set)
+		}
+	}
+	return need, false
+}

@@ -1,0 +1,257 @@
+package query
+
+import (
+	"regexp/syntax"
+	"strings"
+	"unicode"
+
+	"github.com/tree-of-life-system/immutable/internal/index"
+)
+
+// A cutter says what can be known of texts that are known in part: messages of which words were left out, and paths of which only the
+// characters are known. Where it says no, the condition holds of none.
+type cutter struct {
+	local   bool                            // where it holds of a part of a text it holds of the text
+	fits    func(path *index.Path) bool     // it may hold of a text at this path
+	crosses func(parts []string) (may bool) // it may hold of a message of these parts, with a word between each two
+}
+
+func always(*index.Path) bool { return true }
+
+func (a *atom) cutter() cutter {
+	c := cutter{fits: always, crosses: func([]string) bool { return true }}
+	switch n := a.node.(type) {
+	case Phrase:
+		c.fits = func(path *index.Path) bool { return spells(path, strings.Join(n.Words, "")) }
+	case Substring:
+		c.local = true
+		c.fits = func(path *index.Path) bool { return spells(path, n.Text) }
+		c.crosses = func(parts []string) bool { return crossesText(parts, n.Text) }
+	case Equal:
+		c.fits = func(path *index.Path) bool { return spells(path, n.Text) }
+	case Begins:
+		c.fits = func(path *index.Path) bool { return spells(path, n.Text) }
+	case Compare, Range:
+		c.fits = func(path *index.Path) bool {
+			const digits = 0x3ff << '0'
+			return !described(path) || path.Wide || path.Chars[0]&digits != 0
+		}
+	case Regexp:
+		m, ok := newMachine(n.Source)
+		if !ok {
+			return c
+		}
+		c.local = m.local
+		c.fits = func(path *index.Path) bool {
+			return !described(path) || path.Wide || m.any([]step{{chars: func(r rune) bool { return r < 0x80 && path.Chars[r>>6]>>(r&63)&1 != 0 }, repeats: true}})
+		}
+		c.crosses = func(parts []string) bool { return m.any(stepsOf(parts)) }
+	}
+	return c
+}
+
+// described says whether the characters of a path's texts are known.
+func described(path *index.Path) bool {
+	switch path.Kind {
+	case index.MetadataPath, index.HostnamePath, index.PIDPath, index.TracePath, index.SpanPath:
+		return true
+	}
+	return false
+}
+
+// spells says whether a text at path may contain these folded characters.
+func spells(path *index.Path, folded string) bool {
+	if !described(path) || path.Wide {
+		return true
+	}
+	if len(folded) > path.Longest {
+		return false
+	}
+	has := func(c byte) bool { return path.Chars[c>>6]>>(c&63)&1 != 0 }
+	for i := range len(folded) {
+		c := folded[i]
+		if c >= 0x80 || !has(c) && (c < 'a' || c > 'z' || !has(c-'a'+'A')) {
+			return false
+		}
+	}
+	return true
+}
+
+// crossesText says whether a folded text can stand in a message of these parts, with a word between each two.
+func crossesText(parts []string, folded string) bool {
+	const cut = -1
+	var items []rune
+	for i, part := range parts {
+		if i > 0 {
+			items = append(items, cut)
+		}
+		items = append(items, []rune(index.Fold(part))...)
+	}
+	now, next := make([]bool, len(items)+1), make([]bool, len(items)+1)
+	for i := range items {
+		now[i] = true
+	}
+	for _, r := range folded {
+		clear(next)
+		some := false
+		for i, it := range items {
+			switch {
+			case !now[i]:
+			case it == r:
+				next[i+1], some = true, true
+			case it == cut && index.IsWord(r):
+				next[i], next[i+1], some = true, true, true
+			}
+		}
+		if !some {
+			return false
+		}
+		now, next = next, now
+	}
+	return true
+}
+
+// A machine runs a regular expression over texts of which only parts are known. Conditions such as ^ and \b count as true.
+type machine struct {
+	prog  *syntax.Prog
+	local bool // it has no such conditions
+}
+
+// maxMachine bounds the instructions of an expression that is run.
+const maxMachine = 1000
+
+func newMachine(source string) (*machine, bool) {
+	tree, err := syntax.Parse(source, syntax.Perl)
+	if err != nil {
+		return nil, false
+	}
+	prog, err := syntax.Compile(tree.Simplify())
+	if err != nil || len(prog.Inst) > maxMachine {
+		return nil, false
+	}
+	m := &machine{prog: prog, local: true}
+	for i := range prog.Inst {
+		m.local = m.local && prog.Inst[i].Op != syntax.InstEmptyWidth
+	}
+	return m, true
+}
+
+// A step is a part of a text: one character, or at least one of a set.
+type step struct {
+	char    rune
+	chars   func(r rune) bool // for characters beyond ASCII it is not asked: they are in the set of words
+	wide    bool              // characters beyond ASCII are in the set
+	repeats bool
+}
+
+// stepsOf are the steps of a message of these parts, with a word between each two.
+func stepsOf(parts []string) (steps []step) {
+	for i, part := range parts {
+		if i > 0 {
+			steps = append(steps, step{chars: index.IsWord, wide: true, repeats: true})
+		}
+		for _, r := range part {
+			steps = append(steps, step{char: r})
+		}
+	}
+	return steps
+}
+
+// any says whether a text of these steps may have a match.
+func (m *machine) any(steps []step) bool {
+	now, next := make([]bool, len(m.prog.Inst)), make([]bool, len(m.prog.Inst))
+	if m.follow(now, uint32(m.prog.Start)) {
+		return true
+	}
+	for i := range steps {
+		s := &steps[i]
+		if !s.repeats {
+			clear(next)
+			if m.advance(now, next, s) || m.follow(next, uint32(m.prog.Start)) {
+				return true
+			}
+			now, next = next, now
+			continue
+		}
+		// After one character of the set or more: what is reached grows until it stays.
+		clear(next)
+		for from := now; ; from = next {
+			before := size(next)
+			if m.advance(from, next, s) || m.follow(next, uint32(m.prog.Start)) {
+				return true
+			}
+			if size(next) == before {
+				break
+			}
+		}
+		now, next = next, now
+	}
+	return false
+}
+
+func size(set []bool) (n int) {
+	for _, in := range set {
+		n += btoi(in)
+	}
+	return n
+}
+
+// advance adds to next what the instructions in now reach by one character. It returns true where that is a match.
+func (m *machine) advance(now, next []bool, s *step) bool {
+	for pc, in := range now {
+		if in && m.takes(&m.prog.Inst[pc], s) && m.follow(next, m.prog.Inst[pc].Out) {
+			return true
+		}
+	}
+	return false
+}
+
+// takes says whether an instruction takes a character of the step.
+func (m *machine) takes(inst *syntax.Inst, s *step) bool {
+	switch inst.Op {
+	case syntax.InstRune, syntax.InstRune1, syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
+	default:
+		return false
+	}
+	if s.chars == nil {
+		return inst.MatchRune(s.char)
+	}
+	if s.wide && inst.Op != syntax.InstRune1 {
+		// The expression's own classes that have characters beyond ASCII have some of words, as far as one need know.
+		if inst.Op != syntax.InstRune || len(inst.Rune) == 0 || inst.Rune[len(inst.Rune)-1] >= 0x80 || syntax.Flags(inst.Arg)&syntax.FoldCase != 0 {
+			return true
+		}
+	}
+	if inst.Op == syntax.InstRune1 && inst.Rune[0] >= 0x80 {
+		return s.wide && s.chars(inst.Rune[0])
+	}
+	for r := rune(0); r <= unicode.MaxASCII; r++ {
+		if s.chars(r) && inst.MatchRune(r) {
+			return true
+		}
+	}
+	return false
+}
+
+// follow adds an instruction and those that it leads to without a character. It returns true where the expression matches.
+func (m *machine) follow(set []bool, pc uint32) bool {
+	stack := []uint32{pc}
+	for len(stack) > 0 {
+		pc := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		if set[pc] {
+			continue
+		}
+		set[pc] = true
+		inst := &m.prog.Inst[pc]
+		switch inst.Op {
+		case syntax.InstMatch:
+			return true
+		case syntax.InstAlt, syntax.InstAltMatch:
+			stack = append(stack, inst.Out, inst.Arg)
+		case syntax.InstCapture, syntax.InstNop, syntax.InstEmptyWidth:
+			stack = append(stack, inst.Out)
+		}
+	}
+	return false
+}
