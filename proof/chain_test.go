@@ -175,7 +175,7 @@ func TestKeysOfOneEpochSignForNoOther(t *testing.T) {
 	x := threeEpochs(t, false)
 	c := x.chain()
 	x.follow(c, 2)
-	for size := uint64(0); size <= uint64(len(x.lines)); size++ {
+	for _, size := range []uint64{0, 1, 5, 6, 7, 9, 10, 13} {
 		right, _ := c.EpochOf(size)
 		for e, pair := range x.pairs {
 			_, _, err := c.Open(x.note(size, x.log, pair[0], pair[1]), RequireAll)

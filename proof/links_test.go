@@ -37,8 +37,10 @@ func TestParseEpochLinksRefusesEveryOtherSpelling(t *testing.T) {
 	if _, err := ParseEpochLinks([]byte(good)); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := ParseEpochLinks([]byte(strings.TrimSuffix(good, "\n"))); err == nil || !strings.Contains(err.Error(), "no newline") {
+		t.Errorf("a torn line: got %v", err)
+	}
 	for what, s := range map[string]string{
-		"no newline":       strings.TrimSuffix(good, "\n"),
 		"an empty line":    "\n" + good,
 		"CRLF":             strings.TrimSuffix(good, "\n") + "\r\n",
 		"a space":          strings.Replace(good, ":1", ": 1", 1),
