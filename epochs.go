@@ -150,7 +150,7 @@ func (p *publisher) closeEpoch() error {
 			return err
 		}
 	}
-	p.epoch, p.epochFrom, p.epochBegan = next.keys, next.index+1, l.epochTime(next.line, p.keptNote)
+	p.epoch, p.epochFrom, p.epochBegan = next.keys, next.index+1, epochTime(l.chain.Load(), next.line, p.keptNote)
 	l.mu.Lock()
 	l.next = nil
 	l.mu.Unlock()
@@ -226,9 +226,9 @@ func (p *publisher) rotationDue() bool {
 	return d > 0 && (age >= d || age <= -d)
 }
 
-// rotates says whether this log changes its keys by itself. One that was made with one key does so when new ones get three.
+// rotates says whether this log changes its keys by itself.
 func (l *Log) rotates() bool {
-	return l.signed() && (l.cfg.EpochDuration > 0 || l.cfg.EpochEntries > 0) && (len(l.id.VKeys) > 1 || l.cfg.vkeys > 1)
+	return l.signed() && (l.cfg.EpochDuration > 0 || l.cfg.EpochEntries > 0)
 }
 
 // rotateIfDue begins a new epoch where one is due. The next publication closes the old one. A failure is not the appender's:
@@ -391,7 +391,7 @@ func (l *Log) loadEpochs() error {
 		if err != nil {
 			return err
 		}
-		began, from = l.epochTime(last.Entry, p.Checkpoint), p.Index+1
+		began, from = epochTime(chain, last.Entry, p.Checkpoint), p.Index+1
 	}
 	l.chain.Store(chain)
 	l.mu.Lock()
@@ -400,16 +400,13 @@ func (l *Log) loadEpochs() error {
 	return nil
 }
 
-// epochTime is when the epoch of an entry began, by this host's clock at that time: what the ML-DSA signature of the
+// epochTime is when the current epoch of the chain began, by this host's clock at that time: what the ML-DSA signature of the
 // checkpoint that closed the epoch before says. Where that has none it is the entry's timestamp, which may have been held
 // back by a clock that had run ahead.
-func (l *Log) epochTime(line, closing []byte) time.Time {
-	if n, err := proof.ParseNote(closing); err == nil {
-		var all []proof.Key
-		for _, e := range l.chain.Load().Epochs() {
-			all = append(all, e.Keys...)
-		}
-		signers, _ := n.Verify(all) // the chain has verified them
+func epochTime(chain *proof.Chain, line, closing []byte) time.Time {
+	epochs := chain.Epochs()
+	if n, err := proof.ParseNote(closing); err == nil && len(epochs) > 1 {
+		signers, _ := n.Verify(epochs[len(epochs)-2].Keys) // the chain has verified them
 		for _, s := range signers {
 			if !s.Time.IsZero() {
 				return s.Time
@@ -418,6 +415,16 @@ func (l *Log) epochTime(line, closing []byte) time.Time {
 	}
 	nano, _, _ := entry.Peek(line)
 	return timeOf(nano)
+}
+
+// checkpointDamage is an error about a checkpoint that does not open.
+func (l *Log) checkpointDamage(err error) error {
+	what := err.Error()
+	var stripped *proof.StrippedError
+	if errors.As(err, &stripped) {
+		what += "; or the file " + epochsName + " lacks lines, which `immutable rebuild` makes again"
+	}
+	return &CorruptError{File: checkpointName, What: what}
 }
 
 // epochsDamage is an error about the file epochs, which is derived: RebuildEpochs makes it again.

@@ -55,7 +55,7 @@ func (p *publisher) resume(l *Log, head *identity.Head) error {
 	}
 	c, err := l.openCheckpoint(note)
 	if err != nil {
-		return &CorruptError{File: checkpointName, What: err.Error()}
+		return l.checkpointDamage(err)
 	}
 	if err := l.checkpointFits(c, head); err != nil {
 		return err

@@ -21,7 +21,14 @@ func (l *Log) openReadOnly() error {
 		}
 		return err
 	}
-	return l.reload()
+	epochs := l.loadEpochs()
+	if err := l.reload(); err != nil {
+		return err
+	}
+	if epochs != nil { // it is why the newest checkpoint does not open either
+		l.damage = epochs
+	}
+	return nil
 }
 
 // reload reads the directory from the start. A rotation that happens meanwhile makes the segments not meet for a moment.
@@ -63,7 +70,7 @@ func (l *Log) reload() error {
 func (l *Log) checkpointAgrees(note []byte) error {
 	c, err := l.openCheckpoint(note)
 	if err != nil {
-		return &CorruptError{File: checkpointName, What: err.Error()}
+		return l.checkpointDamage(err)
 	}
 	if c.Size > l.edge.size() {
 		if l.tail.Length > 0 {

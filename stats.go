@@ -34,6 +34,10 @@ type Stats struct {
 	RotateSize int64  `json:"rotateSize"` // at which it is sealed
 	Writable   bool   `json:"writable"`
 
+	Epoch         uint64     `json:"epoch"`                   // of the keys that sign now
+	EpochBegan    *time.Time `json:"epochBegan,omitempty"`    // null in a log without signatures
+	RotationError string     `json:"rotationError,omitempty"` // why the last rotation of keys that was due failed
+
 	CheckpointSize   uint64  `json:"checkpointSize"`             // entries that the newest checkpoint covers
 	CheckpointError  string  `json:"checkpointError,omitempty"`  // why the last publication failed
 	SealError        string  `json:"sealError,omitempty"`        // why the last sealing failed
@@ -82,6 +86,7 @@ func (l *Log) Stats(ctx context.Context) (*Stats, error) {
 	if err := l.statEnds(ctx, s, &at); err != nil {
 		return nil, err
 	}
+	l.statEpoch(s)
 	l.statWriter(s)
 	if note, err := l.readCheckpoint(); err == nil {
 		if c, err := l.openCheckpoint(note); err == nil {
@@ -115,6 +120,24 @@ func (l *Log) statEnds(ctx context.Context, s *Stats, at *edge) error {
 	newest := timeOf(at.time)
 	s.OldestEntry, s.NewestEntry = &oldest.Timestamp, &newest
 	return nil
+}
+
+func (l *Log) statEpoch(s *Stats) {
+	if !l.signed() {
+		return
+	}
+	l.mu.RLock()
+	began := l.epochBegan
+	l.mu.RUnlock()
+	if l.w != nil {
+		l.publisher.mu.Lock()
+		began = l.publisher.epochBegan
+		if l.publisher.rotationErr != nil {
+			s.RotationError = l.publisher.rotationErr.Error()
+		}
+		l.publisher.mu.Unlock()
+	}
+	s.Epoch, s.EpochBegan = l.Epoch(), &began
 }
 
 func (l *Log) statWriter(s *Stats) {

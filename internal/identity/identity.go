@@ -80,7 +80,27 @@ func ParseLog(data []byte) (*Log, error) {
 		}
 	}
 	l := &Log{Origin: raw.Origin, Created: created, VKeys: raw.VKeys}
+	if err := l.form(); err != nil {
+		return nil, err
+	}
 	return l, exact(data, l.Append(nil))
+}
+
+// form holds the vkeys to one of the three forms that a log can begin with.
+func (l *Log) form() error {
+	keys, err := l.Keys()
+	if err != nil {
+		return err
+	}
+	var types []byte
+	for _, k := range keys {
+		types = append(types, k.Type())
+	}
+	switch string(types) {
+	case "", string([]byte{proof.TypeEd25519}), string([]byte{proof.TypeEd25519, proof.TypeEd25519, proof.TypeMLDSA44}):
+		return nil
+	}
+	return fmt.Errorf("vkeys: keys of types %x; want none, one of type 01, or three of types 01, 01, 06", types)
 }
 
 // Keys returns the verifier keys.

@@ -88,3 +88,35 @@ func FuzzParseHead(f *testing.F) {
 		}
 	})
 }
+
+// TestKeysHaveOneOfThreeForms reads log.json with every number and order of keys.
+func TestKeysHaveOneOfThreeForms(t *testing.T) {
+	key := func(typ byte, seed byte) string {
+		k, err := proof.NewKey(typ, "example.com/log", [32]byte{seed})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k.Key().String()
+	}
+	log, ed, ml, third := key(proof.TypeEd25519, 1), key(proof.TypeEd25519, 2), key(proof.TypeMLDSA44, 3), key(proof.TypeEd25519, 4)
+	for _, tt := range []struct {
+		keys []string
+		good bool
+	}{
+		{nil, true},
+		{[]string{log}, true},
+		{[]string{log, ed, ml}, true},
+		{[]string{ml}, false},
+		{[]string{log, ed}, false},
+		{[]string{log, ml}, false},
+		{[]string{log, ml, ed}, false},
+		{[]string{log, ed, third}, false},
+		{[]string{log, ed, ml, third}, false},
+		{[]string{key(proof.TypeCosignature, 5)}, false},
+	} {
+		l := Log{Origin: "example.com/log", Created: 1, VKeys: tt.keys}
+		if _, err := ParseLog(l.Append(nil)); (err == nil) != tt.good {
+			t.Errorf("%q: %v", tt.keys, err)
+		}
+	}
+}
