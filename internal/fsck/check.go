@@ -70,8 +70,14 @@ type check struct {
 	history    *history
 	arrays     arrays
 	registry   registry // of producers
-	shelf      shelf
-	totalBytes int64
+
+	evidence     []evidenceFile // by size
+	cosigned     *claim         // of the file cosigned; nil when there is none
+	cosignedSaid said
+	brackets     brackets
+	anchors      []bound // of the batch at hand
+	shelf        shelf
+	totalBytes   int64
 }
 
 func newCheck(ctx context.Context, o *Options) *check {
@@ -82,6 +88,7 @@ func newCheck(ctx context.Context, o *Options) *check {
 func (c *check) run() error {
 	defer c.closeFiles()
 	c.readIdentity()
+	c.readEvidence()
 	c.readLatest()
 	c.openEpochs()
 	c.openHistory()
@@ -91,6 +98,8 @@ func (c *check) run() error {
 	c.readNames()
 	j := newJoiner(c)
 	c.addClaims(j)
+	c.addCosigned(j)
+	c.startTimes()
 	c.addGiven()
 	if err := c.join(j); err != nil {
 		return err
@@ -495,8 +504,8 @@ func (c *check) finishHead(j *joiner) {
 func (c *check) readNames() {
 	for _, name := range c.list(".") {
 		switch name {
-		case identity.LogName, openName, chainName, latestName, historyName, epochsName, "lock", "reserve", "next":
-		case "pending", "archive", "index", "tree", "quarantine":
+		case identity.LogName, openName, chainName, latestName, historyName, epochsName, cosignedName, "lock", "reserve", "next":
+		case "pending", "archive", "index", "tree", "quarantine", evidenceName:
 		default:
 			c.note(Finding{File: name, Offset: -1, Index: -1, What: "is a name that the format does not know"})
 		}
@@ -514,7 +523,7 @@ func fingerprint(o *Options) string {
 		}
 		fmt.Fprintf(&b, "%d %d %d %s\n", info.Dev, info.Inode, info.Size, info.ModTime.Format(time.RFC3339Nano))
 	}
-	for _, name := range []string{identity.LogName, latestName, historyName, epochsName, openName} {
+	for _, name := range []string{identity.LogName, latestName, historyName, epochsName, cosignedName, openName} {
 		stat(filepath.Join(o.Dir, name))
 	}
 	if data, err := vfs.ReadFile(o.FS, filepath.Join(o.Dir, identity.LogName), identity.MaxBytes); err == nil && o.State != "" {
@@ -523,7 +532,7 @@ func fingerprint(o *Options) string {
 		}
 	}
 	h := sha256.New()
-	for _, name := range []string{"archive", "pending", "index", "tree", "quarantine"} {
+	for _, name := range []string{"archive", "pending", "index", "tree", "quarantine", evidenceName} {
 		names, err := o.FS.ReadDir(filepath.Join(o.Dir, name))
 		h.Write(fmt.Appendf(nil, "%q %v\n", names, err))
 	}

@@ -52,6 +52,8 @@ func (c *check) control(file string, e *control) {
 		err = checkContinue(m)
 	case "import":
 		err = checkImport(m)
+	case "anchor":
+		err = c.checkAnchor(m, e)
 	case "producer", "producer-end":
 		err = checkProducer(m)
 	case "epoch":
@@ -70,6 +72,7 @@ var controlMembers = map[string]string{
 	"continue": "type origin size root verdict checkpoint",
 	"import":   "type format blocks head broken",
 	"epoch":    "type epoch vkeys",
+	"anchor":   "type size time file sha256",
 	"producer": "type name key", "producer-end": "type name key",
 }
 

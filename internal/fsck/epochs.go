@@ -257,7 +257,7 @@ func (j *joiner) checkIDs(cl *claim) error {
 	return nil
 }
 
-// A verifying is a kept note whose signatures a worker verifies.
+// A verifying is a note whose signatures a worker verifies.
 type verifying struct {
 	c       *check
 	cl      *claim
@@ -273,9 +273,9 @@ func (v *verifying) run(*worker) {
 	v.signers, v.err = v.epoch.verify(v.cl.note, v.c.o.Require)
 }
 
-// settleKept settles a note of the history at its size. Its epoch is known now; the workers verify its signatures while
-// the entries after it are read, unless it is the one that ends the epoch.
-func (j *joiner) settleKept(cl *claim) {
+// settleNote settles a note of the history, or of evidence/, at its size. Its epoch is known now; the workers verify its
+// signatures while the entries after it are read, unless it is the one that ends the epoch.
+func (j *joiner) settleNote(cl *claim) {
 	e := &j.epochs
 	if cl.note == nil || e.lost {
 		j.settle(cl)
@@ -288,7 +288,7 @@ func (j *joiner) settleKept(cl *claim) {
 		v.run(nil) // the context has ended
 	}
 	e.verifying = append(e.verifying, v)
-	if e.open != nil && cl.size > e.open.index {
+	if cl.kept && e.open != nil && cl.size > e.open.index {
 		if j.reap(0) {
 			j.closeEpoch(cl, v.differs == nil && j.rootOK)
 		}
@@ -307,6 +307,10 @@ func (j *joiner) reap(most int) bool {
 		<-v.done
 		good = v.err == nil
 		switch {
+		case v.err != nil && !v.cl.kept:
+			f := v.cl.unsigned
+			f.What += v.err.Error()
+			j.c.find(f)
 		case v.err != nil:
 			j.c.history.reject(v.cl.offset, int64(len(v.cl.data)), v.err)
 		case v.differs != nil:

@@ -7,6 +7,7 @@ package fsck
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,13 +25,16 @@ type Options struct {
 	FS  vfs.FS // nil is the operating system's
 	Dir string
 
-	State       string        // root of this host's state directory, where the log's head is; "" = no head is known
-	Keys        []string      // verifier keys pinned from outside
-	Checkpoints [][]byte      // earlier checkpoint notes from outside; of a log without keys, their text and an empty line
-	Receipts    []Receipt     // from outside
-	Proofs      [][]byte      // tlog-proof files from outside
-	Epochs      [][]byte      // chains of keys from outside: earlier states of the file epochs
-	Require     proof.Require // which keys of its epoch must have signed a checkpoint; all of them, if it is not set
+	State       string         // root of this host's state directory, where the log's head is; "" = no head is known
+	Keys        []string       // verifier keys pinned from outside
+	Checkpoints [][]byte       // earlier checkpoint notes from outside; of a log without keys, their text and an empty line
+	Receipts    []Receipt      // from outside
+	Proofs      [][]byte       // tlog-proof files from outside
+	Epochs      [][]byte       // chains of keys from outside: earlier states of the file epochs
+	Policy      *proof.Policy  // whose word counts for the log's checkpoints; nil: nobody's
+	TimeRoots   *x509.CertPool // authorities whose time stamps count; nil: nobody's
+	Entries     []uint64       // indexes of entries whose time brackets to report
+	Require     proof.Require  // which keys of its epoch must have signed a checkpoint; all of them, if it is not set
 
 	Indexes  bool           // recompute each sealed segment's index too
 	Workers  int            // goroutines that decode and hash; 0 = GOMAXPROCS
@@ -100,7 +104,7 @@ func orNothing(s string) string {
 
 // A Basis is something from outside the directory that it agrees with.
 type Basis struct {
-	Kind   string `json:"kind"` // head, key, checkpoint, receipt, epochs
+	Kind   string `json:"kind"` // head, key, checkpoint, receipt, epochs, witnesses
 	Detail string `json:"detail"`
 	Size   uint64 `json:"size"` // it covers the entries below; a receipt without a chain hash covers only its own, and says 0
 }
@@ -135,6 +139,13 @@ type Report struct {
 	LastTime    time.Time               `json:"lastTime,omitzero"`
 	Bytes       int64                   `json:"bytes"` // of the files that were read
 	Controls    []Control               `json:"controls"`
+
+	// What outside parties say about when they saw the log. A clock outside its bracket refutes nothing: it is reported here.
+	Witnessed    *Witnessed    `json:"witnessed"`    // by the policy; null without one, and where nothing is cosigned
+	Times        []TimeMark    `json:"times"`        // at most the newest 1,000 files, and as many anchors
+	Clock        []ClockReport `json:"clock"`        // runs of entries whose timestamps are outside their brackets, the first 100
+	ClockOutside uint64        `json:"clockOutside"` // how many such entries there are
+	Brackets     []Bracket     `json:"brackets"`     // of the entries that were asked for, by index
 
 	// What the sources say, which is another question than whether the log is intact.
 	Completeness   Completeness     `json:"completeness"`

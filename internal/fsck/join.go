@@ -62,6 +62,7 @@ type joiner struct {
 	lost   bool   // a segment could not be read or joined; that is reported, so what misses its entries is not to blame
 	bytes  int64
 
+	evidence  []evidenceFile // of sizes from the present one on
 	epochs    epochs
 	producers producers
 	current   *sealed  // the archive that was taken last
@@ -70,7 +71,7 @@ type joiner struct {
 }
 
 func newJoiner(c *check) *joiner {
-	j := &joiner{c: c, rootOK: true, chainOK: true, timeOK: true}
+	j := &joiner{c: c, rootOK: true, chainOK: true, timeOK: true, evidence: c.evidence}
 	j.startEpochs()
 	return j
 }
@@ -211,6 +212,9 @@ func (j *joiner) nextStop() uint64 {
 	if len(j.entries) > 0 {
 		stop = min(stop, j.entries[0].index+1)
 	}
+	if len(j.evidence) > 0 {
+		stop = min(stop, j.evidence[0].size)
+	}
 	if j.ahead == nil && !j.c.history.ended {
 		j.ahead = j.c.history.next()
 	}
@@ -232,8 +236,9 @@ func (j *joiner) fire(leaf proof.Hash) {
 		j.settle(j.claims[0])
 		j.claims = j.claims[1:]
 	}
+	j.settleEvidence()
 	if j.ahead != nil && j.ahead.size == j.size {
-		j.settleKept(j.ahead)
+		j.settleNote(j.ahead)
 		j.ahead = nil
 	}
 }
@@ -307,6 +312,10 @@ func (j *joiner) settleMissed() {
 			j.missed(j.claims[0].file, j.claims[0].offset, -1, fmt.Sprintf("the root at size %d", j.claims[0].size))
 			j.claims = j.claims[1:]
 		}
+		for len(j.evidence) > 0 && j.evidence[0].size < j.size {
+			j.missed(evidenceFileName(j.evidence[0].size, j.evidence[0].n), -1, -1, fmt.Sprintf("the root at size %d", j.evidence[0].size))
+			j.evidence = j.evidence[1:]
+		}
 		if j.ahead != nil && j.ahead.size < j.size {
 			j.missed(j.ahead.file, j.ahead.offset, -1, fmt.Sprintf("the root at size %d", j.ahead.size))
 			j.ahead = nil
@@ -346,6 +355,7 @@ func (j *joiner) finish() {
 			return
 		}
 	}
+	j.beyondEvidence()
 	for _, e := range j.entries {
 		f := Finding{File: e.file, Offset: -1, Index: int64(e.index), What: "the entry is not there", Got: fmt.Sprintf("%d entries", j.size), Want: fmt.Sprintf("at least %d", e.index+1), Hint: hintCut}
 		if j.lost {
@@ -359,6 +369,7 @@ func (j *joiner) finish() {
 	}
 	j.finishEpochs()
 	j.finishProducers()
+	j.finishPolicy()
 	c.rep.Size = j.size
 	if j.rootOK && !j.lost {
 		c.rep.Root = j.f.Root()

@@ -27,6 +27,10 @@ type lineCheck struct {
 	content []byte
 	signed  []signedLine
 
+	// Timestamps of all entries, where some party's word about them is trusted.
+	timed bool
+	times []int64
+
 	levels   [entry.NumLevels]uint64
 	entries  uint64
 	controls []control
@@ -50,6 +54,9 @@ const clockPrefix = `{"type":"clock",`
 func (l *lineCheck) check(index uint64, text []byte, offset int64, within int) {
 	l.entries++
 	if err := entry.Decode(text, &l.line); err != nil {
+		if l.timed {
+			l.times = append(l.times, noTime)
+		}
 		l.find(index, offset, within, Finding{What: "the entry does not follow the format: " + err.Error()})
 		return
 	}
@@ -58,6 +65,9 @@ func (l *lineCheck) check(index uint64, text []byte, offset int64, within int) {
 	}
 	l.levels[l.line.Level]++
 	t := l.line.Time
+	if l.timed {
+		l.times = append(l.times, t)
+	}
 	clock := l.line.Log != nil && bytes.HasPrefix(l.line.Log, []byte(clockPrefix))
 	if l.line.Log != nil {
 		l.controls = append(l.controls, control{index: index, offset: offset, line: bytes.Clone(text), log: bytes.Clone(l.line.Log), time: t, before: l.time, known: l.timeOK})
@@ -114,6 +124,7 @@ func (j *joiner) take(l *lineCheck, offset int64) {
 		}
 	}
 	j.takeSigned(l)
+	j.takeTimes(l)
 	for _, f := range l.findings {
 		j.c.find(f)
 	}
@@ -129,7 +140,7 @@ func (j *joiner) take(l *lineCheck, offset int64) {
 
 // lines begins a lineCheck.
 func (c *check) lines(later bool) lineCheck {
-	l := lineCheck{origin: c.origin, later: later}
+	l := lineCheck{origin: c.origin, later: later, timed: c.brackets.on || len(c.o.Entries) > 0}
 	if c.known {
 		l.known = &c.registry
 	}
@@ -141,4 +152,5 @@ func (l *lineCheck) reset(file string) {
 	l.file, l.timeOK, l.firstOK, l.firstSet = file, false, false, false
 	l.levels, l.entries = [entry.NumLevels]uint64{}, 0
 	l.controls, l.findings, l.signed = l.controls[:0], l.findings[:0], l.signed[:0]
+	l.times = l.times[:0]
 }

@@ -45,6 +45,14 @@ func (p *pool) spawn(f func()) { p.producers.Go(f) }
 // submit waits for a free worker. It is false when the pool has ended.
 func (p *pool) submit(j job) bool { return put(p.ctx, p.jobs, j) }
 
+// wait ends the pool when all that was submitted is done.
+func (p *pool) wait() {
+	p.producers.Wait()
+	close(p.jobs)
+	p.workers.Wait()
+	p.cancel()
+}
+
 // close ends what still runs, and waits for it.
 func (p *pool) close() {
 	p.cancel()
