@@ -38,15 +38,16 @@ type Stats struct {
 	EpochBegan    *time.Time `json:"epochBegan,omitempty"`    // null in a log without signatures
 	RotationError string     `json:"rotationError,omitempty"` // why the last rotation of keys that was due failed
 
-	CheckpointSize   uint64  `json:"checkpointSize"`             // entries that the newest checkpoint covers
-	CheckpointError  string  `json:"checkpointError,omitempty"`  // why the last publication failed
-	SealError        string  `json:"sealError,omitempty"`        // why the last sealing failed
-	WaitingEntries   int     `json:"waitingEntries"`             // admitted and not yet durable
-	LastSyncSeconds  float64 `json:"lastSyncSeconds,omitempty"`  // of the last batch
-	ClockHeldSeconds float64 `json:"clockHeldSeconds,omitempty"` // how far the clock was behind the last entry when a batch last asked
-	ReserveBytes     int64   `json:"reserveBytes"`
-	Quarantined      int     `json:"quarantined"` // files that recovery moved aside
-	Damage           string  `json:"damage,omitempty"`
+	CheckpointSize   uint64      `json:"checkpointSize"`             // entries that the newest checkpoint covers
+	CheckpointError  string      `json:"checkpointError,omitempty"`  // why the last publication failed
+	SealError        string      `json:"sealError,omitempty"`        // why the last sealing failed
+	Witnessing       *Witnessing `json:"witnessing,omitempty"`       // how the witnesses do; null without a policy
+	WaitingEntries   int         `json:"waitingEntries"`             // admitted and not yet durable
+	LastSyncSeconds  float64     `json:"lastSyncSeconds,omitempty"`  // of the last batch
+	ClockHeldSeconds float64     `json:"clockHeldSeconds,omitempty"` // how far the clock was behind the last entry when a batch last asked
+	ReserveBytes     int64       `json:"reserveBytes"`
+	Quarantined      int         `json:"quarantined"` // files that recovery moved aside
+	Damage           string      `json:"damage,omitempty"`
 
 	TimeStamping *Stamping `json:"timeStamping,omitempty"` // null without authorities and stamps
 }
@@ -88,6 +89,7 @@ func (l *Log) Stats(ctx context.Context) (*Stats, error) {
 	}
 	l.statEpoch(s)
 	l.statWriter(s)
+	s.Witnessing = l.Witnessing()
 	if note, err := l.readCheckpoint(); err == nil {
 		if c, err := l.openCheckpoint(note); err == nil {
 			s.CheckpointSize = c.Size
