@@ -2,6 +2,7 @@ package immutable
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,10 +18,15 @@ import (
 // VerifyOptions says what a verification may know from outside the directory. A key that lies beside the log proves
 // little: give it what you kept elsewhere.
 type VerifyOptions struct {
-	Keys        []string       // verifier keys (vkeys) that must be the log's
+	Keys        []string       // verifier keys (vkeys) that must be the log's, of any epoch
 	Checkpoints [][]byte       // signed checkpoints kept from earlier: the log must contain what they cover
 	Receipts    []Receipt      // receipts of appends: the entries must be there, unchanged
 	Proofs      [][]byte       // .tlog-proof files, as `immutable prove` writes them
+	Epochs      [][]byte       // chains of keys kept from earlier, see [Log.KeyChain]: the log's must begin with them
+	Policy      *proof.Policy  // witnesses whose cosignatures count, and how many it takes; nil: nobody's
+	TimeRoots   *x509.CertPool // roots of the authorities whose time stamps count; nil: nobody's
+	Require     proof.Require  // which keys of its epoch must have signed a checkpoint; all, if it is not set
+	Entries     []uint64       // indexes of entries whose brackets in time the report is to have
 	NoHead      bool           // do not use what this host knows of the log
 	Indexes     bool           // recompute every index too
 	Workers     int            // goroutines that read and hash; 0 = GOMAXPROCS
@@ -37,11 +43,44 @@ type Finding = fsck.Finding
 // Verdict is the answer of a verification.
 type Verdict = fsck.Verdict
 
-// Basis is something from outside the directory that it agrees with: a head, key, checkpoint or receipt.
+// Basis is something from outside the directory that it agrees with: a head, key, checkpoint, receipt, chain of keys, or
+// the witnesses of a policy.
 type Basis = fsck.Basis
 
 // ControlEntry is an entry that the log itself wrote, as a report lists it.
 type ControlEntry = fsck.Control
+
+// EpochReport is an epoch of the log's keys.
+type EpochReport = fsck.EpochReport
+
+// Witnessed says how a policy judges the log's newest cosigned checkpoint.
+type Witnessed = fsck.Witnessed
+
+// TimeMark is what an outside party says about when it saw the log.
+type TimeMark = fsck.TimeMark
+
+// Bracket says between what times an entry came into the log, by the word of parties that are trusted.
+type Bracket = fsck.Bracket
+
+// ClockReport is a run of entries whose timestamps lie outside their brackets.
+type ClockReport = fsck.ClockReport
+
+// ProducerReport is what a producer signed, and which of its counters are missing.
+type ProducerReport = fsck.ProducerReport
+
+// CounterRange is counters of a producer, both ends included.
+type CounterRange = fsck.Range
+
+// Completeness is the verdict on what the sources say they sent, beside the one on integrity.
+type Completeness = fsck.Completeness
+
+// The values of Completeness.
+const (
+	Complete            = fsck.Complete    // of every registered producer no counter is missing and nothing is bad
+	Incomplete          = fsck.Incomplete  // counters are missing, or signatures do not count
+	NoProducers         = fsck.NoProducers // no producer is registered: nothing can be said
+	CompletenessUnknown = fsck.NotKnown    // entries could not be read
+)
 
 // Progress says how far a verification is.
 type Progress = fsck.Progress
@@ -96,6 +135,7 @@ func verifyDir(ctx context.Context, fsys vfs.FS, dir, state string, o *VerifyOpt
 	rep, err := fsck.Check(ctx, fsck.Options{
 		FS: fsys, Dir: dir, State: state, Keys: o.Keys, Checkpoints: o.Checkpoints, Receipts: receipts,
 		Proofs: o.Proofs, Indexes: o.Indexes, Workers: o.Workers, Progress: o.Progress,
+		Epochs: o.Epochs, Policy: o.Policy, TimeRoots: o.TimeRoots, Require: o.Require, Entries: o.Entries,
 	})
 	if err == nil && o.OnReport != nil {
 		o.OnReport(rep)
