@@ -321,6 +321,9 @@ func TestDestroyEpochAtEveryStep(t *testing.T) {
 				}
 			}
 		}
+		if !slices.Equal(names, []string{"epoch-2"}) {
+			t.Fatalf("%s: left %v", what, names)
+		}
 		if _, err := LoadEpoch(d, dir, origin, 1); !errors.Is(err, fs.ErrNotExist) {
 			t.Fatalf("%s: got %v", what, err)
 		}
