@@ -74,6 +74,7 @@ type Log struct {
 	publisher  publisher
 	sealer     sealer
 	stamping   *stamping             // one of outsiders; nil without Config.TimeAuthorities and when read-only
+	producers  producers             // registrations of this session
 	stampMu    sync.Mutex            // one stamp gets its name in evidence/ at a time
 	outsiders  []outsider            // guarded by publisher.mu; set once, by startWitnessing and startOutsiders
 	witnessing *witnessing           // nil without Config.Policy and when read-only
@@ -107,6 +108,7 @@ type Log struct {
 
 	archivesMu sync.Mutex
 	archives   []*segmentFile // whose archive is open, longest first
+	searches   []*segmentFile // whose search index is open, likewise
 
 	refreshMu sync.Mutex // read-only: one follower of the files at a time
 }

@@ -29,7 +29,8 @@ type Entry struct {
 	TraceID        string
 	SpanID         string
 	IdempotencyKey string
-	Control        json.RawMessage // of an entry that the log itself wrote: what it records
+	Producer       *ProducerSignature // the source's signature, if it gave one; verification says whether it is good
+	Control        json.RawMessage    // of an entry that the log itself wrote: what it records
 
 	Leaf Hash            // RFC 6962 leaf hash of Line
 	Line json.RawMessage // the entry's exact bytes, as they were hashed
@@ -112,6 +113,9 @@ func newEntry(index uint64, line []byte, leaf Hash) (*Entry, error) {
 	e := &Entry{
 		Index: index, ID: ID(d.ID), Timestamp: timeOf(d.Time), Level: d.Level, Metadata: d.Metadata, PID: d.PID,
 		TraceID: string(d.TraceID), SpanID: string(d.SpanID), Control: d.Log, Leaf: leaf, Line: own,
+	}
+	if p, ok := d.Signature(); ok {
+		e.Producer = &p
 	}
 	var err error
 	for _, s := range []struct {
