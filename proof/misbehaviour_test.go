@@ -235,6 +235,10 @@ func TestParseMisbehaviourRefusesEveryOtherSpelling(t *testing.T) {
 			t.Errorf("%s: accepted", what)
 		}
 	}
+	// Long input is refused before it is read: notes and hashes would stop it only later.
+	if _, err := ParseMisbehaviour([]byte(good + strings.Repeat("x", maxMisbehaviour))); err == nil || !strings.Contains(err.Error(), "bytes, at most") {
+		t.Errorf("too long: got %v", err)
+	}
 	if _, err := ParseMisbehaviour([]byte(misbehaviourHeader + strings.Repeat(h, MaxProofHashes+1) + "\n" + a + "\n" + b)); err != nil {
 		t.Errorf("%d hashes: %v", MaxProofHashes+1, err)
 	}
