@@ -74,7 +74,7 @@ func newMaker(t testing.TB, origin string) *maker {
 	m := &maker{t: t, disk: vfstest.New(), clock: vectorStart}
 	m.cfg = &Config{
 		StateDir: "state", Origin: origin, CheckpointInterval: time.Hour, Hostname: "host", fs: m.disk,
-		now: func() time.Time { return m.clock }, session: vectorSession, pid: vectorPID,
+		now: func() time.Time { return m.clock }, session: vectorSession, pid: vectorPID, vkeys: 1, EpochDuration: -1,
 	}
 	m.put(m.state(origin)+"/keys/ed25519", vectorKey(t, origin))
 	return m

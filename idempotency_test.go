@@ -318,7 +318,7 @@ func TestKeysAreForgottenAfterTheWindow(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		d, c := vfstest.New(), newClock()
 		open := func() *Log {
-			l, err := Open(diskDir, diskConfig(d, c))
+			l, err := Open(diskDir, epochConfig(d, c, 3))
 			must(t, err)
 			return l
 		}

@@ -141,7 +141,7 @@ const (
 	minRotateSize             = 64 << 10
 	defaultCheckpointInterval = time.Second
 	defaultEpochDuration      = 24 * time.Hour
-	newLogKeys                = 1                // verifier keys that a new log gets: the log key, or that and two of epoch 0
+	newLogKeys                = 3                // verifier keys that a new log gets: the log key, or that and two of epoch 0
 	keepInterval              = 10 * time.Minute // between two checkpoints kept in the history, unless close or seal asks
 	idempotencyWindow         = 24 * time.Hour
 	idempotencyKeys           = 1_000_000

@@ -78,7 +78,7 @@ func newRuled(t *testing.T) *ruled {
 // config is of a log that is rotated when a test says so.
 func (x *ruled) config() *Config {
 	c := diskConfig(x.d, x.c)
-	c.RotateSize = 1 << 20
+	c.RotateSize, c.vkeys, c.EpochDuration = 1<<20, 1, -1
 	return c
 }
 

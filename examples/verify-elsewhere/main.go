@@ -1,8 +1,9 @@
 // Verify-elsewhere checks that a log committed to an entry, on a machine that has neither the log nor this library's
-// writer: with the log's verifier key, which it pinned beforehand, the entry's line, and the receipt that
-// `immutable prove INDEX` prints. It uses package proof only, which reads no files and asks no network.
+// writer: with the log's verifier keys, which `immutable key show` printed and which it pinned beforehand, the entry's line,
+// the receipt that `immutable prove INDEX` prints, and, where the keys were rotated since, what `immutable key chain`
+// prints. It uses package proof only, which reads no files and asks no network.
 //
-//	go run ./examples/verify-elsewhere VKEY ENTRY-FILE PROOF-FILE
+//	go run ./examples/verify-elsewhere KEYS-FILE ENTRY-FILE PROOF-FILE [CHAIN-FILE]
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"strings"
 
 	"github.com/tree-of-life-system/immutable/proof"
 )
@@ -23,18 +25,17 @@ func main() {
 }
 
 func run(out *log.Logger, args []string) error {
-	if len(args) != 3 {
-		return errors.New("usage: verify-elsewhere VKEY ENTRY-FILE PROOF-FILE")
+	if len(args) != 3 && len(args) != 4 {
+		return errors.New("usage: verify-elsewhere KEYS-FILE ENTRY-FILE PROOF-FILE [CHAIN-FILE]")
 	}
-	line, err := os.ReadFile(args[1])
-	if err != nil {
-		return err
+	files := make([][]byte, 4)
+	for i, name := range args {
+		var err error
+		if files[i], err = os.ReadFile(name); err != nil {
+			return err
+		}
 	}
-	receipt, err := os.ReadFile(args[2])
-	if err != nil {
-		return err
-	}
-	at, err := check(args[0], bytes.TrimSuffix(line, []byte("\n")), receipt)
+	at, err := check(strings.Fields(string(files[0])), bytes.TrimSuffix(files[1], []byte("\n")), files[2], files[3])
 	if err != nil {
 		return err
 	}
@@ -42,16 +43,36 @@ func run(out *log.Logger, args []string) error {
 	return nil
 }
 
-// check returns the checkpoint under which the entry stands. The name of the pinned key is the log's origin: a receipt
-// of another log, also a good one, is refused.
-func check(vkey string, line, receipt []byte) (proof.Checkpoint, error) {
-	key, err := proof.ParseKey(vkey)
+// check returns the checkpoint under which the entry stands. The name of the pinned keys is the log's origin: a receipt
+// of another log, also a good one, is refused. The chain leads from the pinned keys to those that signed the receipt.
+func check(vkeys []string, line, receipt, chainFile []byte) (proof.Checkpoint, error) {
+	if len(vkeys) == 0 {
+		return proof.Checkpoint{}, errors.New("no pinned keys: nothing could be proven")
+	}
+	key, err := proof.ParseKey(vkeys[0])
 	if err != nil {
 		return proof.Checkpoint{}, fmt.Errorf("pinned key: %w", err)
+	}
+	chain, err := proof.NewChain(key.Name(), vkeys)
+	if err != nil {
+		return proof.Checkpoint{}, err
+	}
+	links, err := proof.ParseEpochLinks(chainFile)
+	if err != nil {
+		return proof.Checkpoint{}, err
+	}
+	for _, l := range links {
+		if err := chain.Add(l); err != nil {
+			return proof.Checkpoint{}, err
+		}
 	}
 	p, err := proof.ParseInclusionProof(receipt)
 	if err != nil {
 		return proof.Checkpoint{}, err
 	}
-	return p.Verify(line, key.Name(), []proof.Key{key})
+	c, _, err := chain.Open(p.Checkpoint, proof.RequireAll)
+	if err != nil {
+		return proof.Checkpoint{}, err
+	}
+	return c, proof.CheckInclusion(p.Hashes, p.Index, c.Size, proof.LeafHash(line), c.Root)
 }

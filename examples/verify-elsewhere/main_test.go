@@ -24,23 +24,34 @@ func TestReceiptProvesItsEntryAndNoOther(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	e, err := l.Entry(t.Context(), 4)
+	vkeys := l.VerifierKeys()
+	if err := l.RotateKeys(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Audit(t.Context(), "access granted", nil); err != nil {
+		t.Fatal(err)
+	}
+	receipt, err := l.Proof(t.Context(), 8)
 	if err != nil {
 		t.Fatal(err)
 	}
-	receipt, err := l.Proof(t.Context(), 4)
+	e, err := l.Entry(t.Context(), 8)
 	if err != nil {
 		t.Fatal(err)
 	}
-	vkey := l.VerifierKeys()[0]
+	chain, err := l.KeyChain()
+	if err != nil {
+		t.Fatal(err)
+	}
+	keysFile, chainFile := filepath.Join(dir, "keys"), filepath.Join(dir, "chain")
 	entryFile, proofFile := filepath.Join(dir, "entry"), filepath.Join(dir, "proof")
-	for name, data := range map[string][]byte{entryFile: append(bytes.Clone(e.Line), '\n'), proofFile: receipt} {
+	for name, data := range map[string][]byte{entryFile: append(bytes.Clone(e.Line), '\n'), proofFile: receipt, chainFile: chain, keysFile: []byte(strings.Join(vkeys, "\n") + "\n")} {
 		if err := os.WriteFile(name, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var out strings.Builder
-	if err := run(log.New(&out, "", 0), []string{vkey, entryFile, proofFile}); err != nil || !strings.Contains(out.String(), "of 7 entries") {
+	if err := run(log.New(&out, "", 0), []string{keysFile, entryFile, proofFile, chainFile}); err != nil || !strings.Contains(out.String(), "of 9 entries") {
 		t.Fatalf("%q, %v", out.String(), err)
 	}
 
@@ -49,16 +60,22 @@ func TestReceiptProvesItsEntryAndNoOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	if _, err := check(other.VerifierKeys()[0], e.Line, receipt); err == nil {
+	if _, err := check(other.VerifierKeys(), e.Line, receipt, chain); err == nil {
 		t.Error("another log's key was taken")
 	}
-	if _, err := check(vkey, bytes.Replace(e.Line, []byte("ann"), []byte("bob"), 1), receipt); err == nil {
+	if _, err := check(vkeys, bytes.Replace(e.Line, []byte("granted"), []byte("refused"), 1), receipt, chain); err == nil {
 		t.Error("another entry was taken")
 	}
+	if _, err := check(vkeys, e.Line, receipt, nil); err == nil {
+		t.Error("a receipt by keys that nothing leads to was taken")
+	}
 	for i := range receipt {
+		if i > 300 && i%7 != 0 { // the rest is base64 of signatures
+			continue
+		}
 		bad := bytes.Clone(receipt)
 		bad[i] ^= 1
-		if _, err := check(vkey, e.Line, bad); err == nil {
+		if _, err := check(vkeys, e.Line, bad, chain); err == nil {
 			t.Errorf("a receipt with byte %d changed was taken", i)
 		}
 	}
