@@ -312,14 +312,18 @@ func setupVersion(c *call) func() error {
 		if err := c.arguments(0, 0, "no arguments"); err != nil {
 			return err
 		}
-		version := "unknown"
-		if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-			version = info.Main.Version
-		}
+		version := programVersion()
 		if c.json {
 			return c.answer(map[string]string{"version": version, "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH, "format": formatVersion})
 		}
 		c.out.printf("immutable %s, %s %s/%s, format %s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH, formatVersion)
 		return nil
 	}
+}
+
+func programVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
 }

@@ -22,8 +22,9 @@ type Options struct {
 
 	// Stamp verifies an RFC 3161 time stamp over the text of a checkpoint; nil: stamps are reported as not checked.
 	Stamp func(stamp []byte, text string) (Stamp, error)
-	// Match returns what says whether an entry matches a query; nil: that is reported as not checked.
-	Match func(query string) (func(index uint64, line []byte) (bool, error), error)
+	// Match returns what says whether an entry matches a query, in which times may be relative to when the bundle was made; nil:
+	// that is reported as not checked.
+	Match func(query string, made time.Time) (func(index uint64, line []byte) (bool, error), error)
 }
 
 // Stamp is what a time stamp says. Its signature is good; Trusted says that it leads to a root that the reader trusts.
@@ -256,19 +257,21 @@ func (v *verifier) statement() {
 	if n := len(v.b.Entries); n > 0 && (v.b.Entries[0].Index < s.From || v.b.Entries[n-1].Index >= s.To) {
 		no("entries outside its range", fmt.Sprintf("%d to %d", v.b.Entries[0].Index, v.b.Entries[n-1].Index+1), fmt.Sprintf("%d to %d", s.From, s.To))
 	}
-	if _, err := entry.ParseTime([]byte(s.Made)); err != nil {
+	made, err := entry.ParseTime([]byte(s.Made))
+	if err != nil {
 		no("when it was made: "+err.Error(), s.Made, "")
+		return
 	}
 	// A run over the whole range proves that nothing in it is missing, whatever was asked.
 	v.rep.Complete = s.To-s.From == uint64(len(v.b.Entries))
 	if !s.filtered() && !v.rep.Complete {
 		no("it asks for every entry of its range, and some are missing", fmt.Sprint(len(v.b.Entries)), fmt.Sprint(s.To-s.From))
 	}
-	v.filter(s)
+	v.filter(s, time.Unix(0, made).UTC())
 }
 
 // filter checks that each entry matches what was asked for.
-func (v *verifier) filter(s *Statement) {
+func (v *verifier) filter(s *Statement, made time.Time) {
 	since, until := int64(-1<<63), int64(1<<63-1)
 	for _, t := range []struct {
 		text string
@@ -295,7 +298,7 @@ func (v *verifier) filter(s *Statement) {
 	match := func(uint64, []byte) (bool, error) { return true, nil }
 	if s.Query != "" && v.o.Match != nil {
 		var err error
-		if match, err = v.o.Match(s.Query); err != nil {
+		if match, err = v.o.Match(s.Query, made); err != nil {
 			v.find("statement", -1, "its query cannot be read: "+err.Error(), s.Query, "")
 			return
 		}

@@ -289,9 +289,9 @@ func TestQueryIsCheckedWhereTheVerifierKnowsIt(t *testing.T) {
 		t.Errorf("report %+v", r)
 	}
 	match := func(want uint64) evidence.Options {
-		return evidence.Options{Match: func(q string) (func(uint64, []byte) (bool, error), error) {
-			if q != "even" {
-				t.Errorf("query %q", q)
+		return evidence.Options{Match: func(q string, made time.Time) (func(uint64, []byte) (bool, error), error) {
+			if q != "even" || made.Format(time.DateOnly) != "2026-03-02" {
+				t.Errorf("query %q, made %v", q, made)
 			}
 			return func(i uint64, line []byte) (bool, error) { return i%want == 0 && len(line) > 0, nil }, nil
 		}}
@@ -301,8 +301,8 @@ func TestQueryIsCheckedWhereTheVerifierKnowsIt(t *testing.T) {
 	}
 	refuted(t, verify(t, b, match(4)), "does not match")
 	failing := errors.New("broken")
-	refuted(t, verify(t, b, evidence.Options{Match: func(string) (func(uint64, []byte) (bool, error), error) { return nil, failing }}), "cannot be read")
-	refuted(t, verify(t, b, evidence.Options{Match: func(string) (func(uint64, []byte) (bool, error), error) {
+	refuted(t, verify(t, b, evidence.Options{Match: func(string, time.Time) (func(uint64, []byte) (bool, error), error) { return nil, failing }}), "cannot be read")
+	refuted(t, verify(t, b, evidence.Options{Match: func(string, time.Time) (func(uint64, []byte) (bool, error), error) {
 		return func(uint64, []byte) (bool, error) { return true, failing }, nil
 	}}), "matching it")
 }
