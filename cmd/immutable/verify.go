@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,12 +33,20 @@ A key that lies beside the log proves little. Give it what was kept elsewhere:
 
   immutable verify --key example.com/audit+1a2b3c4d+AbC… --checkpoint monday.txt
   immutable verify /backup/logs --no-head --receipt receipt.json --proof entry12.tlog-proof
+  immutable verify --key auditor-keys --policy policy.txt --tsa-roots authorities.pem --entry 4711 --require-covered
   immutable verify --json --alert http://alerts.internal:9093/hook || echo "exit $?"
 
-  --key VKEY|FILE        verifier key that must be the log's, or a file of them; may be repeated
+  --key VKEY|FILE        verifier key that must be the log's, of any epoch, or a file of them, one a line; may be repeated
   --checkpoint FILE      a checkpoint kept from earlier (` + "`immutable checkpoint`" + ` prints one); may be repeated
   --receipt FILE         receipts as ` + "`immutable log --json`" + ` prints them, one a line; may be repeated
   --proof FILE           a proof as ` + "`immutable prove`" + ` writes it; may be repeated
+  --epochs FILE          the log's file epochs as it was kept earlier: the chain of keys must go on from it; may be repeated
+  --policy FILE          witnesses whose cosignatures count, and how many it takes (C2SP tlog-policy)
+  --tsa-roots FILE       PEM certificates of the roots of the time-stamping authorities whose word counts
+  --require WHICH        which keys of its epoch must have signed a checkpoint, beside the log key: all (default, those that
+                         the epoch has), ed25519, ml-dsa-44, both
+  --entry N              print between what times entry N came into the log; may be repeated
+  --require-covered      exit code 1 unless something from outside covers every entry
   --indexes              recompute the derived indexes too
   --no-head              do not use what this host knows of the log
   --workers N            goroutines that read and hash (default: one for each processor)
@@ -44,11 +55,17 @@ A key that lies beside the log proves little. Give it what was kept elsewhere:
 
 func setupVerify(c *call) func() error {
 	c.dirFlags()
-	var keys, checkpoints, receipts, proofs list
+	var keys, checkpoints, receipts, proofs, epochs, entries list
 	c.set.Var(&keys, "key", "")
 	c.set.Var(&checkpoints, "checkpoint", "")
 	c.set.Var(&receipts, "receipt", "")
 	c.set.Var(&proofs, "proof", "")
+	c.set.Var(&epochs, "epochs", "")
+	c.set.Var(&entries, "entry", "")
+	policy := c.set.String("policy", "", "")
+	roots := c.set.String("tsa-roots", "", "")
+	require := c.set.String("require", "all", "")
+	covered := c.set.Bool("require-covered", false, "")
 	var o immutable.VerifyOptions
 	c.set.BoolVar(&o.Indexes, "indexes", false, "")
 	c.set.BoolVar(&o.NoHead, "no-head", false, "")
@@ -58,10 +75,13 @@ func setupVerify(c *call) func() error {
 		if err := c.arguments(0, 1, "at most one directory"); err != nil {
 			return err
 		}
+		err := outside(&o, keys, checkpoints, receipts, proofs)
+		if err == nil {
+			err = trust(&o, epochs, entries, *policy, *roots, *require)
+		}
 		if len(c.args) == 1 {
 			c.dir = c.args[0]
 		}
-		err := outside(&o, keys, checkpoints, receipts, proofs)
 		var rep *immutable.Report
 		if err == nil {
 			rep, err = verify(c, &o)
@@ -77,6 +97,12 @@ func setupVerify(c *call) func() error {
 		}
 		if code := exitOf(rep.Verdict); code != exitOK {
 			return exit(code)
+		}
+		if *covered && rep.Covered < rep.Size {
+			return evidence("nothing from outside covers the entries from %d to %d, and --require-covered asks for all", rep.Covered, rep.Size-1)
+		}
+		if len(rep.Brackets) < len(o.Entries) {
+			return fmt.Errorf("--entry: the log has %d entries", rep.Size)
 		}
 		return nil
 	}
@@ -150,6 +176,49 @@ func outside(o *immutable.VerifyOptions, keys, checkpoints, receipts, proofs []s
 			return fmt.Errorf("%s: %w", name, err)
 		}
 		o.Receipts = append(o.Receipts, rs...)
+	}
+	return nil
+}
+
+// trust reads whose word counts, and what is asked of the log.
+func trust(o *immutable.VerifyOptions, epochs, entries []string, policy, roots, require string) error {
+	for _, name := range epochs {
+		data, err := readFile(name)
+		if err != nil {
+			return err
+		}
+		o.Epochs = append(o.Epochs, data)
+	}
+	for _, s := range entries {
+		n, err := strconv.ParseUint(s, 10, 63)
+		if err != nil {
+			return fmt.Errorf("--entry %q: want the index of an entry", s)
+		}
+		if !slices.Contains(o.Entries, n) {
+			o.Entries = append(o.Entries, n)
+		}
+	}
+	var err error
+	if o.Require, err = proof.ParseRequire(require); err != nil {
+		return fmt.Errorf("--require: %w", err)
+	}
+	if policy != "" {
+		data, err := readFile(policy)
+		if err != nil {
+			return err
+		}
+		if o.Policy, err = proof.ParsePolicy(data); err != nil {
+			return fmt.Errorf("%s: %w", policy, err)
+		}
+	}
+	if roots != "" {
+		data, err := readFile(roots)
+		if err != nil {
+			return err
+		}
+		if o.TimeRoots = x509.NewCertPool(); !o.TimeRoots.AppendCertsFromPEM(data) {
+			return fmt.Errorf("%s holds no certificate in PEM", roots)
+		}
 	}
 	return nil
 }
@@ -237,6 +306,10 @@ func (c *call) report(r *immutable.Report) error {
 	}
 	c.out.printf("log %s (%s), %s entries in %s, %s read in %s\n", r.Origin, signed, count(r.Size), plural(r.Segments, "segment"), size(r.Bytes), r.Duration.Round(time.Millisecond))
 	c.out.printf("root %s\n", r.Root.Base64())
+	if n := len(r.Epochs); n > 0 && (n > 1 || len(r.Epochs[0].VKeys) > 1) {
+		e := r.Epochs[n-1]
+		c.out.printf("keys of epoch %d, which sign sizes above %s\n", e.Number, count(e.After))
+	}
 	for _, f := range r.Findings {
 		c.finding(red, "✗", f)
 	}
@@ -246,8 +319,90 @@ func (c *call) report(r *immutable.Report) error {
 	for _, f := range r.Notes {
 		c.finding(yellow, "·", f)
 	}
+	c.sources(r)
+	c.times(r)
 	c.basis(r)
 	return nil
+}
+
+// most is how many runs and ranges are printed for people; --json has more.
+const most = 20
+
+// sources says what the producers' signatures show: completeness, which is another question than the verdict's.
+func (c *call) sources(r *immutable.Report) {
+	if r.Completeness == immutable.NoProducers || r.Completeness == "" {
+		return
+	}
+	colour := green
+	if r.Completeness != immutable.Complete {
+		colour = yellow
+	}
+	c.out.printf("%s  sources: %s signed, %s with a signature that does not count, %s unsigned\n", paint(bold+";"+colour, strings.ToUpper(string(r.Completeness))),
+		plural(int(r.ProducerSigned), "entry"), count(r.ProducerBad), count(r.Unsigned))
+	for _, p := range r.Producers {
+		name := p.Name
+		if name == "" {
+			name = "a key that was never registered"
+		}
+		c.out.printf("  %s (%s): %s signed, the highest counter is %d\n", name, p.ID, plural(int(p.Signed), "entry"), p.Highest)
+		if p.Bad > 0 {
+			c.finding(colour, "✗", immutable.Finding{File: name, Offset: -1, Index: p.FirstBad, What: plural(int(p.Bad), "entry") + " with a signature that does not count; of the first, " + p.Why})
+		}
+		if p.Lacking == 0 {
+			continue
+		}
+		var ranges []string
+		for _, m := range p.Missing[:min(most, len(p.Missing))] {
+			if m.From == m.To {
+				ranges = append(ranges, fmt.Sprint(m.From))
+			} else {
+				ranges = append(ranges, fmt.Sprintf("%d to %d", m.From, m.To))
+			}
+		}
+		if len(p.Missing) > most {
+			ranges = append(ranges, "…")
+		}
+		c.out.printf("  %s %s missing: %s\n", paint(colour, "✗"), plural(int(p.Lacking), "counter"), strings.Join(ranges, ", "))
+	}
+}
+
+// times says what outside parties say about when they saw the log.
+func (c *call) times(r *immutable.Report) {
+	if w := r.Witnessed; w != nil {
+		satisfied := "the policy is satisfied"
+		if !w.Satisfied {
+			satisfied = "the policy is not satisfied"
+		}
+		c.out.printf("witnesses: %s of %s entries, the oldest at %s; %s\n", strings.Join(w.Names, ", "), count(w.Size), timeOr(w.Time), satisfied)
+	}
+	for _, o := range r.Clock[:min(most, len(r.Clock))] {
+		side := "before"
+		if o.Late {
+			side = "after"
+		}
+		c.out.printf("  %s clock: entries %d to %d have timestamps from %s on, %s %s, when %s saw the log (%s)\n", paint(yellow, "✗"), o.From, o.To,
+			o.Timestamp.Format(time.RFC3339Nano), side, o.Mark.Time.Format(time.RFC3339Nano), o.Mark.Name, o.Mark.File)
+	}
+	if r.ClockOutside > 0 {
+		c.out.printf("clock: %s outside what trusted parties say\n", plural(int(r.ClockOutside), "timestamp"))
+	}
+	for _, b := range r.Brackets {
+		say := func(m *immutable.TimeMark, none string) string {
+			if m == nil {
+				return none
+			}
+			return fmt.Sprintf("%s (%s, %s)", m.Time.Format(time.RFC3339Nano), m.Name, m.File)
+		}
+		c.out.printf("entry %d: timestamp %s, not before %s, not after %s\n", b.Index, b.Timestamp.Format(time.RFC3339Nano),
+			say(b.NotBefore, "anything that a trusted party said"), say(b.NotAfter, "anything that a trusted party said"))
+	}
+}
+
+func timeOr(t time.Time) string {
+	if t.IsZero() {
+		return "no time"
+	}
+	return t.Format(time.RFC3339)
 }
 
 func (c *call) finding(colour, mark string, f immutable.Finding) {
@@ -292,8 +447,11 @@ func (c *call) basis(r *immutable.Report) {
 		c.out.printf("control entry %d: %s\n", k.Index, k.Type)
 	}
 	if r.Verdict == immutable.Consistent {
-		c.out.printf("%s\n", paint(dim, "cannot show: that it was not cut back, or replaced as a whole with its keys. Give it a key (--key), checkpoint or receipt kept elsewhere."))
+		c.out.printf("%s\n", paint(dim, "cannot show: that it was not cut back to an earlier signed state or epoch of keys, or replaced as a whole with its keys. Give it a key (--key), checkpoint or receipt kept elsewhere."))
 		return
+	}
+	if onlyKeys(r) {
+		c.out.printf("%s\n", paint(dim, "cannot show: that it was not cut back to an earlier epoch or signed state: a key says who signed, not what was signed last."))
 	}
 	if r.Covered < r.Size {
 		c.out.printf("%s\n", paint(dim, fmt.Sprintf("cannot show: that entries from %d on are what was appended; nothing from outside covers them yet.", r.Covered)))
@@ -302,12 +460,20 @@ func (c *call) basis(r *immutable.Report) {
 	c.out.printf("%s\n", paint(dim, "cannot show: what somebody did who could change the directory and everything it stands on."))
 }
 
+// onlyKeys says whether nothing but keys stands behind the verdict.
+func onlyKeys(r *immutable.Report) bool {
+	return !slices.ContainsFunc(r.Basis, func(b immutable.Basis) bool { return b.Kind != "key" })
+}
+
 func plural(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
 	if strings.HasSuffix(what, "sh") {
 		what += "e"
+	}
+	if stem, found := strings.CutSuffix(what, "ry"); found {
+		what = stem + "rie"
 	}
 	return count(n) + " " + what + "s"
 }
