@@ -35,6 +35,7 @@ number. Exit code: 0 all are in the log · 1 some were rejected · 2 it stopped 
   --message-field NAME   member that becomes the message
   --time-field NAME      member that becomes eventTime: RFC 3339, or Unix time in s, ms, µs or ns
   --on-error skip|stop   what a rejected record does (default skip)
+  --producer KEYFILE     sign and number each entry as this source: see ` + "`immutable producer -h`" + `
   --batch N              at most N entries in one commit (default 8192)` + dirFlags + writeFlags + commonFlags
 
 func setupAppend(c *call) func() error {
@@ -47,6 +48,7 @@ func setupAppend(c *call) func() error {
 	c.set.StringVar(&a.o.TimeField, "time-field", "", "")
 	onError := c.set.String("on-error", "skip", "")
 	c.set.IntVar(&a.batch, "batch", 8192, "")
+	c.set.StringVar(&a.keyFile, "producer", "", "")
 	return func() error {
 		var err error
 		if a.o.Format, err = intake.ParseFormat(*format); err != nil {
@@ -75,6 +77,8 @@ type appender struct {
 	batch int
 	stop  bool
 
+	keyFile  string
+	producer *immutable.Producer // nil without --producer
 	l        *immutable.Log
 	bar      *progress
 	reader   *intake.Reader
@@ -97,6 +101,12 @@ func (a *appender) run() (err error) {
 	inputs := a.c.args
 	if len(inputs) == 0 {
 		inputs = []string{"-"}
+	}
+	if a.keyFile != "" {
+		if a.producer, err = immutable.OpenProducer(a.keyFile); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, a.producer.Close()) }()
 	}
 	if a.l, err = a.c.openWrite(false); err != nil {
 		return err
@@ -265,7 +275,7 @@ func (a *appender) append(label string, from, to int) error {
 	if from == to {
 		return nil
 	}
-	rs, err := a.l.Append(context.WithoutCancel(a.c.ctx), a.events[from:to]...)
+	rs, err := a.send(context.WithoutCancel(a.c.ctx), a.events[from:to])
 	if err == nil {
 		return a.acknowledge(rs)
 	}
@@ -293,6 +303,13 @@ func (a *appender) append(label string, from, to int) error {
 		return a.reject(label, a.numbers[from], err)
 	}
 	return fmt.Errorf("from %s %d on nothing was written: %w", a.unit(), a.numbers[from], err)
+}
+
+func (a *appender) send(ctx context.Context, events []immutable.Event) ([]immutable.Receipt, error) {
+	if a.producer != nil {
+		return a.l.AppendSigned(ctx, a.producer, events...)
+	}
+	return a.l.Append(ctx, events...)
 }
 
 // acknowledge reports what is durable.

@@ -61,6 +61,8 @@ func commands() []command {
 		{"stats", "print what the log holds and how it does", statsUsage, setupStats},
 		{"checkpoint", "print, list and compare signed checkpoints", checkpointUsage, setupCheckpoint},
 		{"key", "print the log's verifier keys", keyUsage, setupKey},
+		{"time", "have the log's state time-stamped by an authority", timeUsage, setupTime},
+		{"producer", "keys of sources that sign their events", producerUsage, setupProducer},
 		{"export", "print the log as JSON Lines, or as the earlier system's files", exportUsage, setupExport},
 		{"import", "append what export, or the earlier system, has written", importUsage, setupImport},
 		{"init", "make a log with a name of your choice", initUsage, setupInit},
