@@ -72,6 +72,8 @@ type witnessing struct {
 	warned    bool
 	condemned bool
 
+	saving sync.Mutex // one file of evidence at a time: several witnesses may show the same
+
 	mu     sync.Mutex // guards what follows
 	newest published
 	state  Witnessing
@@ -256,7 +258,7 @@ func (l *Log) finishWitnessing() error {
 func (w *witnessing) run() {
 	defer close(w.ended)
 	defer w.saveSizes()
-	defer w.cancel()
+	defer w.drain()
 	closing, deadline := w.closing, (<-chan time.Time)(nil)
 	for {
 		wait := w.step(time.Now())
@@ -272,16 +274,15 @@ func (w *witnessing) run() {
 		case <-closing:
 			closing, deadline = nil, time.After(min(w.timeout, closeTime))
 		case <-deadline:
-			w.cancel()
-			w.drain()
 			return
 		}
 		timer.Stop()
 	}
 }
 
-// drain waits for what was cancelled; the answers are taken all the same.
+// drain ends what is under way, and waits for it; the answers are taken all the same.
 func (w *witnessing) drain() {
+	w.cancel()
 	for _, t := range w.targets {
 		if t.busy {
 			w.take(<-w.answers)
@@ -783,6 +784,8 @@ func (q *question) misbehaviour(ctx context.Context, note []byte, c *proof.Check
 // saveEvidence keeps data in this host's state of the log and returns the file's path. There is one file for one checkpoint that
 // contradicts, whoever shows it how often.
 func (l *Log) saveEvidence(kind, checkpoint string, data []byte) (string, error) {
+	l.witnessing.saving.Lock()
+	defer l.witnessing.saving.Unlock()
 	sum := sha256.Sum256([]byte(checkpoint))
 	name := l.statePath(kind + "-" + hex.EncodeToString(sum[:8]))
 	return name, vfs.WriteAtomic(l.fs, name+".new", name, data, 0o600)

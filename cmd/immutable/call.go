@@ -10,8 +10,10 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tree-of-life-system/immutable"
+	"github.com/tree-of-life-system/immutable/proof"
 )
 
 // call is one run of one subcommand: its flags, arguments and printers.
@@ -29,7 +31,8 @@ type call struct {
 	origin        string
 	rotateSize    int64
 	chained       bool // --blockchain-enabled
-	authorities   urlList
+	policy        string
+	witnessTime   time.Duration
 }
 
 func newCall(a *app, cmd *command) *call {
@@ -53,10 +56,10 @@ const dirFlags = `
 const writeFlags = `
   --rotate-size BYTES    seal the open segment at this size (default 104857600)
   --origin NAME          name of a log that is made now (default: host name and random digits)
-  --time-authority URL   have checkpoints time-stamped (RFC 3161) by this authority, once an hour; more with commas or repeated
-                         (IMMUTABLE_TIME_AUTHORITIES; default none)
   --blockchain-enabled=false
-                         make a new log without keys and checkpoints`
+                         make a new log without keys and checkpoints
+  --policy FILE          witnesses to ask for cosignatures: a C2SP tlog-policy (IMMUTABLE_POLICY; default none)
+  --witness-timeout D    how long one witness may take (default 5s)`
 
 const defaultDir = "./logs"
 
@@ -72,7 +75,8 @@ func (c *call) writeFlags() {
 	c.set.Int64Var(&c.rotateSize, "rotate-size", 0, "")
 	c.set.StringVar(&c.origin, "origin", "", "")
 	c.set.BoolVar(&c.chained, "blockchain-enabled", true, "")
-	c.set.Var(&c.authorities, "time-authority", "")
+	c.set.StringVar(&c.policy, "policy", "", "")
+	c.set.DurationVar(&c.witnessTime, "witness-timeout", 0, "")
 }
 
 var errHelp = errors.New("help was asked for")
@@ -147,11 +151,8 @@ func (c *call) environment() error {
 
 // envName is the environment variable of a flag.
 func envName(flagName string) string {
-	switch flagName {
-	case "dir":
+	if flagName == "dir" {
 		return "IMMUTABLE_LOG_DIR"
-	case "time-authority":
-		return "IMMUTABLE_TIME_AUTHORITIES"
 	}
 	return "IMMUTABLE_" + strings.ToUpper(strings.ReplaceAll(flagName, "-", "_"))
 }
@@ -178,21 +179,46 @@ func (c *call) index(arg, what string) (uint64, error) {
 func (c *call) config() *immutable.Config {
 	return &immutable.Config{
 		Origin: c.origin, StateDir: c.stateDir, RotateSize: c.rotateSize, NoSignatures: !c.chained,
-		TimeAuthorities: c.authorities,
-		Logger: slog.New(&logHandler{c: c}),
+		WitnessTimeout: c.witnessTime, Logger: c.logger(),
 	}
+}
+
+func (c *call) logger() *slog.Logger { return slog.New(&logHandler{c: c}) }
+
+// readPolicy reads the file of --policy; nil without one.
+func (c *call) readPolicy() (*proof.Policy, error) {
+	if c.policy == "" {
+		return nil, nil
+	}
+	data, err := readFile(c.policy)
+	if err != nil {
+		return nil, fmt.Errorf("--policy: %w", err)
+	}
+	p, err := proof.ParsePolicy(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.policy, err)
+	}
+	return p, nil
 }
 
 // openWrite opens the log for appending; it is made if there is none and mustExist is false.
 func (c *call) openWrite(mustExist bool) (*immutable.Log, error) {
 	cfg := c.config()
 	cfg.MustExist = mustExist
+	var err error
+	if cfg.Policy, err = c.readPolicy(); err != nil {
+		return nil, err
+	}
 	return immutable.Open(c.dir, cfg)
 }
 
 func (c *call) openRead() (*immutable.Log, error) {
 	cfg := c.config()
-	cfg.ReadOnly, cfg.Origin, cfg.NoSignatures, cfg.TimeAuthorities = true, "", false, nil
+	cfg.ReadOnly, cfg.Origin, cfg.NoSignatures = true, "", false
+	var err error
+	if cfg.Policy, err = c.readPolicy(); err != nil {
+		return nil, err
+	}
 	return immutable.Open(c.dir, cfg)
 }
 

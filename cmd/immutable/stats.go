@@ -14,10 +14,13 @@ Prints what the log holds and how it does: entries and levels, sizes, the newest
 
   immutable stats
   immutable stats --json | jq .totalEntries
-` + dirFlags + commonFlags
+  immutable stats --policy audit.policy --json | jq .witnessing
+
+  --policy FILE          say which witnesses of this policy have cosigned, and when (IMMUTABLE_POLICY)` + dirFlags + commonFlags
 
 func setupStats(c *call) func() error {
 	c.dirFlags()
+	c.set.StringVar(&c.policy, "policy", "", "")
 	return func() error {
 		if err := c.arguments(0, 0, "no arguments"); err != nil {
 			return err
@@ -68,11 +71,34 @@ func statRows(s *immutable.Stats) [][2]string {
 		verified = fmt.Sprintf("%s at %s entries, %s", s.Verified.Verdict, count(s.Verified.Size), s.Verified.Time.Format(time.RFC3339))
 	}
 	rows = append(rows, [2]string{"root", s.Root}, [2]string{"last block", s.Chain}, [2]string{"checkpoint", checkpoint}, [2]string{"verified", verified})
+	rows = append(rows, witnessRows(s.Witnessing)...)
 	if s.Quarantined > 0 {
 		rows = append(rows, [2]string{"quarantined", strconv.Itoa(s.Quarantined) + " files that recovery moved aside"})
 	}
 	if s.Damage != "" {
 		rows = append(rows, [2]string{"damage", s.Damage})
+	}
+	return rows
+}
+
+// witnessRows say how the witnesses do, by what the log's directory has of them.
+func witnessRows(w *immutable.Witnessing) [][2]string {
+	if w == nil {
+		return nil
+	}
+	cosigned := "no checkpoint has the quorum"
+	if w.CosignedTime != nil {
+		cosigned = fmt.Sprintf("covers %s entries, at %s", count(w.CosignedSize), w.CosignedTime.Format(time.RFC3339))
+	}
+	rows := [][2]string{{"cosigned", cosigned}}
+	for _, x := range w.Witnesses {
+		state := x.Error
+		if x.Time != nil {
+			state = fmt.Sprintf("%s entries, at %s", count(x.Size), x.Time.Format(time.RFC3339))
+		} else if state == "" {
+			state = "not under the newest cosigned checkpoint"
+		}
+		rows = append(rows, [2]string{"  " + x.Name, state})
 	}
 	return rows
 }

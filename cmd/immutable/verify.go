@@ -79,6 +79,12 @@ func setupVerify(c *call) func() error {
 		if err == nil {
 			err = trust(&o, epochs, entries, *policy, *roots, *require)
 		}
+		if len(c.args) == 1 && isMisbehaviour(c.args[0]) {
+			if err != nil {
+				return err
+			}
+			return explainMisbehaviour(c, c.args[0], o.Keys)
+		}
 		if len(c.args) == 1 {
 			c.dir = c.args[0]
 		}

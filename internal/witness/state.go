@@ -129,6 +129,15 @@ func (st *state) create(name string) error {
 	return vfs.WriteAtomic(st.fs, st.path(nextDir, keysName), st.path(keysName), []byte(text.String()), 0o600)
 }
 
+// ReadKeys returns the verifier keys of the witness in a directory, also while it runs.
+func ReadKeys(fsys vfs.FS, dir string) ([]proof.Key, error) {
+	st := &state{fs: fsys, dir: dir}
+	if err := st.loadKeys(); err != nil {
+		return nil, err
+	}
+	return st.public(), nil
+}
+
 func (st *state) loadKeys() error {
 	data, err := vfs.ReadFile(st.fs, st.path(keysName), maxKeys)
 	if err != nil {
