@@ -31,6 +31,7 @@ type call struct {
 	origin        string
 	rotateSize    int64
 	chained       bool // --blockchain-enabled
+	authorities   urlList
 	policy        string
 	witnessTime   time.Duration
 }
@@ -56,6 +57,8 @@ const dirFlags = `
 const writeFlags = `
   --rotate-size BYTES    seal the open segment at this size (default 104857600)
   --origin NAME          name of a log that is made now (default: host name and random digits)
+  --time-authority URL   have checkpoints time-stamped (RFC 3161) by this authority, once an hour; more with commas or repeated
+                         (IMMUTABLE_TIME_AUTHORITIES; default none)
   --blockchain-enabled=false
                          make a new log without keys and checkpoints
   --policy FILE          witnesses to ask for cosignatures: a C2SP tlog-policy (IMMUTABLE_POLICY; default none)
@@ -75,6 +78,7 @@ func (c *call) writeFlags() {
 	c.set.Int64Var(&c.rotateSize, "rotate-size", 0, "")
 	c.set.StringVar(&c.origin, "origin", "", "")
 	c.set.BoolVar(&c.chained, "blockchain-enabled", true, "")
+	c.set.Var(&c.authorities, "time-authority", "")
 	c.set.StringVar(&c.policy, "policy", "", "")
 	c.set.DurationVar(&c.witnessTime, "witness-timeout", 0, "")
 }
@@ -151,8 +155,11 @@ func (c *call) environment() error {
 
 // envName is the environment variable of a flag.
 func envName(flagName string) string {
-	if flagName == "dir" {
+	switch flagName {
+	case "dir":
 		return "IMMUTABLE_LOG_DIR"
+	case "time-authority":
+		return "IMMUTABLE_TIME_AUTHORITIES"
 	}
 	return "IMMUTABLE_" + strings.ToUpper(strings.ReplaceAll(flagName, "-", "_"))
 }
@@ -179,6 +186,7 @@ func (c *call) index(arg, what string) (uint64, error) {
 func (c *call) config() *immutable.Config {
 	return &immutable.Config{
 		Origin: c.origin, StateDir: c.stateDir, RotateSize: c.rotateSize, NoSignatures: !c.chained,
+		TimeAuthorities: c.authorities,
 		WitnessTimeout: c.witnessTime, Logger: c.logger(),
 	}
 }
@@ -214,7 +222,7 @@ func (c *call) openWrite(mustExist bool) (*immutable.Log, error) {
 
 func (c *call) openRead() (*immutable.Log, error) {
 	cfg := c.config()
-	cfg.ReadOnly, cfg.Origin, cfg.NoSignatures = true, "", false
+	cfg.ReadOnly, cfg.Origin, cfg.NoSignatures, cfg.TimeAuthorities = true, "", false, nil
 	var err error
 	if cfg.Policy, err = c.readPolicy(); err != nil {
 		return nil, err

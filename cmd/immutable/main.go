@@ -70,6 +70,8 @@ func commands() []command {
 		{"adopt", "make this host know a restored or moved log", adoptUsage, setupAdopt},
 		{"continue", "begin a new log that anchors an old one", continueUsage, setupContinue},
 		{"clock", "let timestamps go back after a wrong clock", clockUsage, setupClock},
+		{"time", "have the log's state time-stamped by an authority", timeUsage, setupTime},
+		{"producer", "keys of sources that sign their events", producerUsage, setupProducer},
 		{"witness", "cosign the checkpoints of logs, for those who do not trust their operators", witnessUsage, setupWitness},
 		{"bench", "measure this machine, beside the floor", benchUsage, setupBench},
 		{"demo", "see it work, and see attacks fail", demoUsage, setupDemo},
