@@ -33,6 +33,7 @@ A key that lies beside the log proves little. Give it what was kept elsewhere:
 
   immutable verify --key example.com/audit+1a2b3c4d+AbC… --checkpoint monday.txt
   immutable verify /backup/logs --no-head --receipt receipt.json --proof entry12.tlog-proof
+  immutable verify proof-of-misbehaviour --key example.com/audit+1a2b3c4d+AbC…   explains what a witness has kept; exit code 1 if it holds
   immutable verify --key auditor-keys --policy policy.txt --tsa-roots authorities.pem --entry 4711 --require-covered
   immutable verify --json --alert http://alerts.internal:9093/hook || echo "exit $?"
 
@@ -51,7 +52,10 @@ A key that lies beside the log proves little. Give it what was kept elsewhere:
   --no-head              do not use what this host knows of the log
   --workers N            goroutines that read and hash (default: one for each processor)
   --alert URL            when the answer is refuted or unknown, POST the JSON report there (3 tries); a report that cannot be
-                         delivered is said on standard error, and the exit code stays the answer's` + dirFlags + commonFlags
+                         delivered is said on standard error, and the exit code stays the answer's
+
+Files are verified too, each by its kind:
+` + fileUsage + dirFlags + commonFlags
 
 func setupVerify(c *call) func() error {
 	c.dirFlags()
@@ -71,6 +75,7 @@ func setupVerify(c *call) func() error {
 	c.set.BoolVar(&o.NoHead, "no-head", false, "")
 	c.set.IntVar(&o.Workers, "workers", 0, "")
 	alert := c.set.String("alert", "", "")
+	files := fileFlags(c)
 	return func() error {
 		if err := c.arguments(0, 1, "at most one directory"); err != nil {
 			return err
@@ -85,12 +90,20 @@ func setupVerify(c *call) func() error {
 			}
 			return explainMisbehaviour(c, c.args[0], o.Keys)
 		}
+		if files.wanted() {
+			if err != nil {
+				return err
+			}
+			return files.run(&o)
+		}
 		if len(c.args) == 1 {
 			c.dir = c.args[0]
 		}
 		var rep *immutable.Report
 		if err == nil {
-			rep, err = verify(c, &o)
+			if rep, err = verify(c, &o); err == nil {
+				err = files.receipts(rep, c.dir, c.stateDir)
+			}
 		}
 		if *alert != "" && (err != nil || exitOf(rep.Verdict) != exitOK) {
 			sendAlert(c, *alert, rep, err)
