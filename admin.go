@@ -256,9 +256,7 @@ func (l *Log) Rebuild(ctx context.Context, progress func(done, total uint64)) (*
 		if err := l.writeSeal(s.first, s.end, idx); err != nil {
 			return out, err
 		}
-		s.archiveMu.Lock()
-		s.index, s.noIndex = nil, false
-		s.archiveMu.Unlock()
+		s.forgetIndexes()
 		out.Segments++
 		progress(uint64(i+1), uint64(len(list)))
 	}

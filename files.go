@@ -63,6 +63,10 @@ type segmentFile struct {
 	archive   *segment.Archive
 	index     *index.Index
 	noIndex   bool // it has none with a valid seal
+
+	searchMu sync.Mutex
+	search   *index.Search
+	noSearch error // why it has none that can be used
 }
 
 // acquire keeps the file open until release. It returns nil for a segment whose file was closed: look the segment up

@@ -194,7 +194,27 @@ func (m *maker) takeFiles(dir, origin string) *vector {
 	must(m.t, err)
 	v.files["head"] = data
 	v.editHead(m.t, func(h *identity.Head) { h.Inode = 0 })
+	m.withoutSearch(v)
 	return v
+}
+
+// withoutSearch gives the seals their first version, which knows no search index: the vectors are older than these.
+func (m *maker) withoutSearch(v *vector) {
+	m.t.Helper()
+	for name, note := range v.files {
+		switch {
+		case strings.HasSuffix(name, segment.SearchSuffix):
+			delete(v.files, name)
+		case strings.HasSuffix(name, segment.SealSuffix):
+			text, err := m.l.openSeal(note)
+			must(m.t, err)
+			seal, err := index.ParseSeal(text)
+			must(m.t, err)
+			seal.SearchLen = 0
+			v.files[name], err = m.l.signSeal(seal.Text())
+			must(m.t, err)
+		}
+	}
 }
 
 // copyOf is a vector with the same files, to be changed.

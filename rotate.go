@@ -355,13 +355,11 @@ func (l *Log) seal(ctx context.Context, s *segmentFile) error {
 	name := l.path(pendingDir, segment.PendingName(s.first))
 	l.mu.Lock()
 	s.kind, s.leftover = archived, true
-	s.levels, s.counted = levelsOf(idx), true
+	s.levels, s.counted = levelsOf(idx.Index), true
 	s.starts = nil
 	l.mu.Unlock()
 	s.close()
-	s.archiveMu.Lock()
-	s.noIndex = false
-	s.archiveMu.Unlock()
+	s.forgetIndexes()
 	if err := l.fs.Chmod(name, 0o600); err != nil && !notExist(err) {
 		return err
 	}
@@ -391,7 +389,7 @@ func levelsOf(x *index.Index) (levels [NumLevels]uint64) {
 
 // writeArchive reads the segment's groups back from the disk, proves each against the committed tree, and writes them as
 // frames: what is sealed is what was acknowledged, or nothing. An archive that is there already is read instead.
-func (l *Log) writeArchive(ctx context.Context, s *segmentFile, name string) (*index.Index, error) {
+func (l *Log) writeArchive(ctx context.Context, s *segmentFile, name string) (*indexes, error) {
 	final := l.path(filepath.FromSlash(name))
 	if _, err := l.fs.Stat(final); err == nil {
 		return l.proveArchive(ctx, s, name)
@@ -423,7 +421,7 @@ func (l *Log) writeArchive(ctx context.Context, s *segmentFile, name string) (*i
 }
 
 // proveArchive reads an archive that an interrupted attempt left, instead of making it again.
-func (l *Log) proveArchive(ctx context.Context, s *segmentFile, name string) (*index.Index, error) {
+func (l *Log) proveArchive(ctx context.Context, s *segmentFile, name string) (*indexes, error) {
 	a, err := l.readArchive(name)
 	if err != nil {
 		return nil, err
@@ -437,7 +435,7 @@ func (l *Log) proveArchive(ctx context.Context, s *segmentFile, name string) (*i
 	return l.indexOf(ctx, s, nil, a)
 }
 
-func (l *Log) fillArchive(ctx context.Context, s *segmentFile, f vfs.File) (*index.Index, error) {
+func (l *Log) fillArchive(ctx context.Context, s *segmentFile, f vfs.File) (*indexes, error) {
 	chain := Hash{}
 	if s.first > 0 {
 		var err error
@@ -468,13 +466,19 @@ func (l *Log) fillArchive(ctx context.Context, s *segmentFile, f vfs.File) (*ind
 	return idx, buffered.Flush()
 }
 
-// indexOf reads a segment's groups, proves them, builds the index, and passes them on to w if there is one. It reads the
+// indexes are what a segment's entries give.
+type indexes struct {
+	*index.Index
+	search *index.Builder
+}
+
+// indexOf reads a segment's groups, proves them, builds the indexes, and passes them on to w if there is one. It reads the
 // pending file or, given a, an archive of the same segment.
-func (l *Log) indexOf(ctx context.Context, s *segmentFile, w *segment.ArchiveWriter, a *segment.Archive) (*index.Index, error) {
+func (l *Log) indexOf(ctx context.Context, s *segmentFile, w *segment.ArchiveWriter, a *segment.Archive) (*indexes, error) {
 	l.mu.RLock()
 	at := l.edge
 	l.mu.RUnlock()
-	idx := index.New(s.first)
+	idx := &indexes{index.New(s.first), index.NewBuilder(s.first)}
 	var g group
 	var line entry.Line
 	for k := s.first / tree.GroupSize; k < s.end/tree.GroupSize; k++ {
@@ -491,7 +495,7 @@ func (l *Log) indexOf(ctx context.Context, s *segmentFile, w *segment.ArchiveWri
 			if err := entry.Decode(b, &line); err != nil {
 				return nil, err
 			}
-			if err := idx.Add(&line); err != nil {
+			if err := errors.Join(idx.Add(&line), idx.search.Add(&line)); err != nil {
 				return nil, err
 			}
 		}
@@ -526,10 +530,14 @@ func (l *Log) readArchived(ctx context.Context, a *segment.Archive, s *segmentFi
 	return l.proveGroup(g, &p, at)
 }
 
-// writeSeal writes the index and the signed note over archive and index.
-func (l *Log) writeSeal(first, end uint64, idx *index.Index) error {
+// writeSeal writes the indexes and the signed note over archive and indexes.
+func (l *Log) writeSeal(first, end uint64, idx *indexes) error {
 	data := idx.Append(nil)
 	if err := l.replaceDerived(segment.IndexName(first), data); err != nil {
+		return err
+	}
+	search, table := idx.search.Finish()
+	if err := l.replaceDerived(segment.SearchName(first), search); err != nil {
 		return err
 	}
 	sum, length, err := l.fileDigest(l.path(archiveDir, segment.ArchiveName(first)))
@@ -539,6 +547,7 @@ func (l *Log) writeSeal(first, end uint64, idx *index.Index) error {
 	seal := index.Seal{
 		Origin: l.id.Origin, First: first, End: end,
 		Archive: sum, ArchiveLen: length, Index: sha256.Sum256(data), IndexLen: int64(len(data)),
+		Search: sha256.Sum256(search), SearchLen: int64(len(search)), Table: table,
 	}
 	note, err := l.signSeal(seal.Text())
 	if err != nil {

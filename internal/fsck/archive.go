@@ -378,6 +378,7 @@ func (u *unit) checkSeal(w *worker) {
 	}
 	u.seal = sealNote{name: sealName, first: s.first, note: n}
 	u.checkSealed(seal, sealName, idxName, idx, idxSize)
+	u.checkSearch(seal, sealName)
 }
 
 func (u *unit) find(name, what, got, want string) {
@@ -420,9 +421,9 @@ func (u *unit) compare(name string, file vfs.File, size int64, sum [sha256.Size]
 	}
 }
 
-// checkIndex makes the idx file again from the entries.
+// checkIndex makes the idx file again from the entries, and the search index.
 func (u *unit) checkIndex(w *worker, name string, file vfs.File, size int64) {
-	x := index.New(u.s.first)
+	x, search := index.New(u.s.first), index.NewBuilder(u.s.first)
 	var line entry.Line
 	for g := range u.s.ar.Groups() {
 		if w.ctx.Err() != nil {
@@ -437,12 +438,13 @@ func (u *unit) checkIndex(w *worker, name string, file vfs.File, size int64) {
 		}
 		for len(data) > 0 {
 			end := bytes.IndexByte(data, '\n')
-			if entry.Decode(data[:end], &line) != nil || x.Add(&line) != nil {
+			if entry.Decode(data[:end], &line) != nil || x.Add(&line) != nil || search.Add(&line) != nil {
 				return // so does it for an entry that does not follow the format
 			}
 			data = data[end+1:]
 		}
 	}
+	u.compareSearch(search)
 	at, got, want, err := differs(file, size, x.Append(nil))
 	switch {
 	case err != nil:
@@ -480,8 +482,10 @@ func differs(file vfs.File, size int64, want []byte) (at int64, got, expected st
 // checkStray looks at a name in index/ that is not of a known archive.
 func (c *check) checkStray(name string) {
 	first, ok := segment.ParseName(name, segment.IndexSuffix)
-	if !ok {
-		first, ok = segment.ParseName(name, segment.SealSuffix)
+	for _, suffix := range [...]string{segment.SearchSuffix, segment.SealSuffix} {
+		if !ok {
+			first, ok = segment.ParseName(name, suffix)
+		}
 	}
 	if !ok {
 		c.strange("index/" + name)

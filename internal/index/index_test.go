@@ -297,6 +297,7 @@ ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb 12345
 		{"ca97", "CA97"},
 		{"ca97", "ca9"},
 		{"seal/1", "seal/2"},
+		{"seal/1", "seal/3"},
 		{"example.org/log", ""},
 		{"example.org/log", "a+b"},
 		{"example.org/log", "immutable/x"},

@@ -10,18 +10,29 @@ import (
 	"github.com/tree-of-life-system/immutable/proof"
 )
 
-const sealMagic = "immutable/seal/1"
+const (
+	sealMagic       = "immutable/seal/1" // of a segment without a search index
+	searchSealMagic = "immutable/seal/2"
+)
 
-// A Seal names the two files of a sealed segment by length and SHA-256. Its text is what the log signs.
+// A Seal names the files of a sealed segment by length and SHA-256. Its text is what the log signs.
 type Seal struct {
 	Origin               string
 	First, End           uint64 // entries First … End-1: whole groups
 	Archive, Index       [sha256.Size]byte
 	ArchiveLen, IndexLen int64
+
+	// Of the search index, and of its table of page digests. A seal of version 1 has none: SearchLen is 0.
+	Search, Table [sha256.Size]byte
+	SearchLen     int64
 }
 
-// Text is the text of the note, five lines.
+// Text is the text of the note: five lines, and a sixth where there is a search index.
 func (s Seal) Text() string {
+	if s.SearchLen > 0 {
+		return fmt.Sprintf("%s\n%s\n%d %d\n%x %d\n%x %d\n%x %d %x\n", searchSealMagic, s.Origin, s.First, s.End,
+			s.Archive, s.ArchiveLen, s.Index, s.IndexLen, s.Search, s.SearchLen, s.Table)
+	}
 	return fmt.Sprintf("%s\n%s\n%d %d\n%x %d\n%x %d\n", sealMagic, s.Origin, s.First, s.End, s.Archive, s.ArchiveLen, s.Index, s.IndexLen)
 }
 
@@ -36,11 +47,11 @@ func ParseSeal(text string) (Seal, error) {
 
 func parseSeal(text string) (s Seal, err error) {
 	lines := strings.Split(text, "\n")
-	if len(lines) != 6 || lines[5] != "" {
-		return s, fmt.Errorf("%d newlines, want five lines", len(lines)-1)
-	}
-	if lines[0] != sealMagic {
-		return s, fmt.Errorf("line 1: got %s, want %s", quote(lines[0]), sealMagic)
+	switch last := len(lines) - 1; {
+	case lines[0] != sealMagic && lines[0] != searchSealMagic:
+		return s, fmt.Errorf("line 1: got %s, want %s or %s", quote(lines[0]), sealMagic, searchSealMagic)
+	case lines[last] != "" || lines[0] == sealMagic && last != 5 || lines[0] == searchSealMagic && last != 6:
+		return s, fmt.Errorf("%d newlines, want five lines of version 1 or six of version 2", last)
 	}
 	if err := proof.CheckOrigin(lines[1]); err != nil {
 		return s, fmt.Errorf("line 2: %w", err)
@@ -62,7 +73,24 @@ func parseSeal(text string) (s Seal, err error) {
 	if s.Index, s.IndexLen, err = parseFile(lines[4]); err != nil {
 		return s, fmt.Errorf("line 5: %w", err)
 	}
+	if lines[0] == searchSealMagic {
+		i := strings.LastIndexByte(lines[5], ' ')
+		if s.Search, s.SearchLen, err = parseFile(lines[5][:max(i, 0)]); err == nil {
+			s.Table, err = parseHash(lines[5][i+1:])
+		}
+		if err != nil {
+			return s, fmt.Errorf("line 6: %w", err)
+		}
+	}
 	return s, nil
+}
+
+func parseHash(digits string) (h [sha256.Size]byte, err error) {
+	b, err := hex.DecodeString(digits)
+	if err != nil || len(b) != len(h) || hex.EncodeToString(b) != digits {
+		return h, fmt.Errorf("got %s, want 64 lower-case hex digits", quote(digits))
+	}
+	return [sha256.Size]byte(b), nil
 }
 
 // parseFile reads a file's hash and length.

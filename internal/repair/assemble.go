@@ -460,7 +460,7 @@ func (a *assembly) historyHolds(data []byte) (last []byte, size uint64, ok bool)
 	return last, size, true
 }
 
-// indexes takes each sealed segment's index and seal as a pair. One that holds nowhere is left out: it is made again later.
+// indexes takes each sealed segment's indexes and seal together. Those that hold nowhere are left out: they are made again later.
 func (a *assembly) indexes() error {
 	for _, s := range a.archives {
 		first, _ := segment.ParseName(filepath.Base(s.name), segment.ArchiveSuffix)
@@ -469,39 +469,54 @@ func (a *assembly) indexes() error {
 			return err
 		}
 		for _, base := range []string{a.dir, a.backup} {
-			idx, seal := source{base: base, name: indexDir + "/" + segment.IndexName(first)}, source{base: base, name: indexDir + "/" + segment.SealName(first)}
-			if !a.pairHolds(idx, seal, first, sum) {
-				continue
+			files := a.sealedIndexes(base, first, sum)
+			for _, s := range files {
+				if err := a.take(s, s.name, 0o600); err != nil {
+					return err
+				}
 			}
-			if err := a.take(idx, idx.name, 0o600); err != nil {
-				return err
+			if files != nil {
+				break
 			}
-			if err := a.take(seal, seal.name, 0o600); err != nil {
-				return err
-			}
-			break
 		}
 	}
 	return nil
 }
 
-func (a *assembly) pairHolds(idx, seal source, first uint64, archive [sha256.Size]byte) bool {
+// sealedIndexes are a segment's indexes and seal in base, nil if they do not agree with each other and the archive.
+func (a *assembly) sealedIndexes(base string, first uint64, archive [sha256.Size]byte) []source {
+	in := func(name string) source { return source{base: base, name: indexDir + "/" + name} }
+	idx, search, seal := in(segment.IndexName(first)), in(segment.SearchName(first)), in(segment.SealName(first))
+	s, ok := a.openSeal(seal)
+	if !ok || s.First != first || s.Archive != archive {
+		return nil
+	}
+	if sum, err := a.hash(idx.path()); err != nil || sum != s.Index {
+		return nil
+	}
+	if s.SearchLen == 0 {
+		return []source{idx, seal}
+	}
+	if sum, err := a.hash(search.path()); err != nil || sum != s.Search {
+		return nil
+	}
+	return []source{idx, search, seal}
+}
+
+// openSeal reads a seal of this log.
+func (a *assembly) openSeal(seal source) (s index.Seal, ok bool) {
 	note, err := vfs.ReadFile(a.fs, seal.path(), maxNote)
 	if err != nil {
-		return false
+		return s, false
 	}
 	text := strings.TrimSuffix(string(note), "\n")
 	if len(a.keys) > 0 {
 		if text, err = proof.OpenNote(note, a.keys); err != nil {
-			return false
+			return s, false
 		}
 	}
-	s, err := index.ParseSeal(text)
-	if err != nil || s.Origin != a.id.Origin || s.First != first || s.Archive != archive {
-		return false
-	}
-	sum, err := a.hash(idx.path())
-	return err == nil && sum == s.Index
+	s, err = index.ParseSeal(text)
+	return s, err == nil && s.Origin == a.id.Origin
 }
 
 // quarantine keeps what recovery moved aside, as long as it hashes to its name.

@@ -38,6 +38,7 @@ const (
 	PendingSuffix = ".jsonl"
 	ArchiveSuffix = ".jsonl.zst"
 	IndexSuffix   = ".idx"
+	SearchSuffix  = ".sdx"
 	SealSuffix    = ".seal"
 )
 
@@ -170,6 +171,9 @@ func PendingName(first uint64) string { return fmt.Sprintf("%020d", first) + Pen
 
 // IndexName is the base name of the segment's index.
 func IndexName(first uint64) string { return fmt.Sprintf("%020d", first) + IndexSuffix }
+
+// SearchName is the base name of the segment's search index.
+func SearchName(first uint64) string { return fmt.Sprintf("%020d", first) + SearchSuffix }
 
 // SealName is the base name of the segment's seal.
 func SealName(first uint64) string { return fmt.Sprintf("%020d", first) + SealSuffix }

@@ -1,0 +1,139 @@
+package immutable
+
+import (
+	"errors"
+	"fmt"
+	"sort"
+
+	"github.com/tree-of-life-system/immutable/internal/index"
+	"github.com/tree-of-life-system/immutable/internal/segment"
+	"github.com/tree-of-life-system/immutable/internal/tree"
+	"github.com/tree-of-life-system/immutable/internal/vfs"
+)
+
+// openSearches bounds how many search indexes a log keeps open. Each takes some hundred KiB: the digests of its pages and, once
+// it is needed, its dictionary.
+const openSearches = 128
+
+var errNoSearch = errors.New("it was sealed without a search index")
+
+// searchIndex returns the search index of the sealed segment that holds group k, opened and held against its seal, and
+// the segment's range of groups. Where sealed is false the segment waits to be sealed, or is the open one. Where it is
+// sealed and x is nil, err says why there is no index to use: then the answer comes from the entries, and `immutable
+// rebuild` makes it again.
+func (l *Log) searchIndex(k uint64) (x *index.Search, from, to uint64, sealed bool, err error) {
+	l.mu.RLock()
+	i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].first > k*tree.GroupSize }) - 1
+	if i < 0 {
+		l.mu.RUnlock()
+		return nil, 0, k + 1, false, nil
+	}
+	s := l.segments[i]
+	end := s.end
+	if s.kind == open {
+		end = l.edge.size()
+	}
+	sealed = s.kind == archived
+	l.mu.RUnlock()
+	from, to = s.first/tree.GroupSize, (end+tree.GroupSize-1)/tree.GroupSize
+	if !sealed {
+		return nil, from, to, false, nil
+	}
+	s.searchMu.Lock()
+	defer s.searchMu.Unlock()
+	if s.search == nil && s.noSearch == nil {
+		if s.search, s.noSearch = l.openSearch(s.first, end); s.search != nil {
+			l.keepSearch(s)
+		} else if !errors.Is(s.noSearch, errNoSearch) {
+			l.logger.Warn("search index not used; searches read the entries, more slowly. `immutable rebuild` makes it again", "first", s.first, "error", s.noSearch)
+		}
+	}
+	return s.search, from, to, true, s.noSearch
+}
+
+// dropSearch gives up on the search index of the segment that holds group k, which proved damaged.
+func (l *Log) dropSearch(k uint64, err error) {
+	l.mu.RLock()
+	i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].first > k*tree.GroupSize }) - 1
+	s := l.segments[max(i, 0)]
+	l.mu.RUnlock()
+	s.searchMu.Lock()
+	defer s.searchMu.Unlock()
+	if s.noSearch == nil {
+		s.search, s.noSearch = nil, err
+		l.logger.Warn("search index is damaged; searches read the entries, more slowly. `immutable rebuild` makes it again", "first", s.first, "error", err)
+	}
+}
+
+// openSearch opens a segment's search index and checks what its seal says of it. Its pages are checked when they are read.
+func (l *Log) openSearch(first, end uint64) (*index.Search, error) {
+	seal, err := l.readSeal(first)
+	if err != nil {
+		return nil, err
+	}
+	if seal.SearchLen == 0 {
+		return nil, errNoSearch
+	}
+	name := indexDir + "/" + segment.SearchName(first)
+	r := &reopening{fs: l.fs, name: l.path(indexDir, segment.SearchName(first))}
+	info, err := l.fs.Stat(r.name)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size != seal.SearchLen {
+		return nil, fmt.Errorf("%s has %d bytes, its seal says %d", name, info.Size, seal.SearchLen)
+	}
+	x, err := index.OpenSearch(r, info.Size, seal.Table)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if x.First != first || x.First+uint64(x.Groups)*tree.GroupSize != seal.End || seal.End != end {
+		return nil, fmt.Errorf("%s is of entries %d to %d, the seal of %d to %d, the segment of %d to %d", name, x.First, x.First+uint64(x.Groups)*tree.GroupSize, first, seal.End, first, end)
+	}
+	return x, nil
+}
+
+// readSeal reads and opens a segment's seal.
+func (l *Log) readSeal(first uint64) (index.Seal, error) {
+	note, err := vfs.ReadFile(l.fs, l.path(indexDir, segment.SealName(first)), maxNote)
+	if err != nil {
+		return index.Seal{}, err
+	}
+	text, err := l.openSeal(note)
+	if err != nil {
+		return index.Seal{}, err
+	}
+	seal, err := index.ParseSeal(text)
+	if err != nil {
+		return index.Seal{}, err
+	}
+	if seal.Origin != l.id.Origin || seal.First != first {
+		return index.Seal{}, fmt.Errorf("the seal is of %s from %d on", seal.Origin, seal.First)
+	}
+	return seal, nil
+}
+
+// keepSearch remembers s among the segments whose search index is open and lets go of the one opened longest ago.
+func (l *Log) keepSearch(s *segmentFile) {
+	l.archivesMu.Lock()
+	l.searches = append(l.searches, s)
+	var old *segmentFile
+	if len(l.searches) > openSearches {
+		old, l.searches = l.searches[0], l.searches[1:]
+	}
+	l.archivesMu.Unlock()
+	if old != nil && old.searchMu.TryLock() { // somebody who opens it at this moment keeps it
+		old.search = nil
+		old.searchMu.Unlock()
+	}
+}
+
+// forgetIndexes makes the next reader open a segment's indexes anew.
+func (s *segmentFile) forgetIndexes() {
+	s.archiveMu.Lock()
+	s.index, s.noIndex = nil, false
+	s.archiveMu.Unlock()
+	s.searchMu.Lock()
+	s.search, s.noSearch = nil, nil
+	s.searchMu.Unlock()
+}
