@@ -202,7 +202,7 @@ func (j *joiner) beginEpoch() {
 
 // badKeys says why the keys of an epoch cannot be this log's.
 func (j *joiner) badKeys(n *epochEntry) string {
-	for i, k := range n.keys {
+	for _, k := range n.keys {
 		if k.Name() != j.c.origin {
 			return fmt.Sprintf("the epoch's key is named %q, the log %q", k.Name(), j.c.origin)
 		}
@@ -211,9 +211,6 @@ func (j *joiner) badKeys(n *epochEntry) string {
 		}
 		if number, taken := j.epochs.ids[k.ID()]; taken {
 			return fmt.Sprintf("key id %08x is that of a key of epoch %d: keys of one log have different ids", k.ID(), number)
-		}
-		if slices.ContainsFunc(n.keys[:i], func(o proof.Key) bool { return o.ID() == k.ID() }) {
-			return fmt.Sprintf("key id %08x is that of both keys of the epoch", k.ID())
 		}
 	}
 	return ""

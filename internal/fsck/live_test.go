@@ -26,7 +26,7 @@ type scribe struct {
 }
 
 func newScribe(t testing.TB) *scribe {
-	s := &scribe{book: newBook(t, "example.com/log", true), fsys: vfs.OS(), dir: t.TempDir(), state: t.TempDir(), written: map[string]int{}}
+	s := &scribe{book: newHybrid(t, "example.com/log"), fsys: vfs.OS(), dir: t.TempDir(), state: t.TempDir(), written: map[string]int{}}
 	for _, d := range []string{"archive", "pending", "index", "tree", "next", "quarantine"} {
 		must(t, s.fsys.Mkdir(s.path(d), 0o700))
 	}
@@ -84,6 +84,9 @@ func (s *scribe) publish(keep bool) {
 	s.writeHead()
 	s.grow("checkpoints")
 	s.replace("checkpoint")
+	if len(s.files["epochs"]) > s.written["epochs"] {
+		s.grow("epochs")
+	}
 }
 
 func (s *scribe) rotate() {
@@ -126,6 +129,12 @@ func TestLiveWriterIsNeverRefuted(t *testing.T) {
 			if i%5 == 0 {
 				s.publish(i%15 == 0)
 			}
+			if i%20 == 7 {
+				s.begin()
+				s.grow("immutable.log")
+				s.append(2)
+				s.publish(true)
+			}
 			if s.size() >= s.first+512 {
 				first := s.first
 				s.rotate()
@@ -154,8 +163,8 @@ func TestLiveWriterIsNeverRefuted(t *testing.T) {
 	t.Log(verdicts)
 	r := verify(t, Options{Dir: s.dir, State: s.state, Indexes: true})
 	want(t, r, Proven)
-	if r.Size != s.size() || r.Attempts != 1 {
-		t.Errorf("size %d, attempts %d", r.Size, r.Attempts)
+	if r.Size != s.size() || r.Attempts != 1 || len(r.Epochs) != 1+rounds/20 {
+		t.Errorf("size %d, attempts %d, %d epochs", r.Size, r.Attempts, len(r.Epochs))
 	}
 }
 
