@@ -35,6 +35,7 @@ number. Exit code: 0 all are in the log · 1 some were rejected · 2 it stopped 
   --message-field NAME   member that becomes the message
   --time-field NAME      member that becomes eventTime: RFC 3339, or Unix time in s, ms, µs or ns
   --on-error skip|stop   what a rejected record does (default skip)
+  --receipts FILE        keep the receipts in this book, to hold the log to them later: ` + "`immutable verify DIR --receipts FILE`" + `
   --producer KEYFILE     sign and number each entry as this source: see ` + "`immutable producer -h`" + `
   --batch N              at most N entries in one commit (default 8192)` + dirFlags + writeFlags + commonFlags
 
@@ -49,6 +50,7 @@ func setupAppend(c *call) func() error {
 	onError := c.set.String("on-error", "skip", "")
 	c.set.IntVar(&a.batch, "batch", 8192, "")
 	c.set.StringVar(&a.keyFile, "producer", "", "")
+	c.set.StringVar(&a.bookFile, "receipts", "", "")
 	return func() error {
 		var err error
 		if a.o.Format, err = intake.ParseFormat(*format); err != nil {
@@ -79,6 +81,8 @@ type appender struct {
 
 	keyFile  string
 	producer *immutable.Producer // nil without --producer
+	bookFile string
+	book     *immutable.ReceiptBook // nil without --receipts
 	l        *immutable.Log
 	bar      *progress
 	reader   *intake.Reader
@@ -110,6 +114,12 @@ func (a *appender) run() (err error) {
 	}
 	if a.l, err = a.c.openWrite(false); err != nil {
 		return err
+	}
+	if a.bookFile != "" {
+		if a.book, err = immutable.OpenReceipts(a.bookFile, a.l.Origin()); err != nil {
+			return errors.Join(err, a.l.Close())
+		}
+		defer func() { err = errors.Join(err, a.book.Close()) }()
 	}
 	a.bar = a.c.newProgress("appending", "lines")
 	for _, name := range inputs {
@@ -312,8 +322,14 @@ func (a *appender) send(ctx context.Context, events []immutable.Event) ([]immuta
 	return a.l.Append(ctx, events...)
 }
 
-// acknowledge reports what is durable.
+// acknowledge reports what is durable, after the book of receipts has it.
 func (a *appender) acknowledge(rs []immutable.Receipt) error {
+	if a.book != nil {
+		if err := a.book.Append(rs...); err != nil {
+			a.accepted += uint64(len(rs))
+			return fmt.Errorf("the entries are in the log, their receipts are not kept: %w", err)
+		}
+	}
 	for i := 0; i < len(rs); {
 		j := i + 1
 		for j < len(rs) && rs[j].Repeated == rs[i].Repeated && rs[j].Index == rs[j-1].Index+1 {

@@ -579,7 +579,6 @@ func (v *fileVerifier) book(rep *immutable.Report, name, dir, state string) (err
 	for _, broken := range found.Broken {
 		rep.Findings = append(rep.Findings, immutable.Finding{
 			File: name, Offset: -1, Index: int64(broken.Receipt.Index), What: "the log does not hold what this receipt promises: " + broken.What,
-			Want: broken.Receipt.Leaf.String(),
 		})
 	}
 	if bad := found.Receipts - found.Kept; bad > 0 {
