@@ -97,6 +97,38 @@ func ExampleLog_Append() {
 	// true order-17 0
 }
 
+func ExampleLog_Search() {
+	l, done := open()
+	defer done()
+	ctx := context.Background()
+	for n, user := range []string{"ann", "bob", "ann"} {
+		if _, err := l.Security(ctx, "Failed login", immutable.Fields{"user": user, "attempts": n + 1}); err != nil {
+			log.Fatal(err)
+		}
+	}
+	q := immutable.Query{Text: `"failed login" user:ann`, Limit: 1}
+	for e, err := range l.Search(ctx, q) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(e.Index, e.Message, string(e.Metadata))
+	}
+	n, err := l.Count(ctx, immutable.Query{Text: "attempts:>=2 since:-1h"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(n.N, n.Source())
+
+	for _, err := range l.Search(ctx, immutable.Query{Text: "level:loud"}) {
+		var mistake *immutable.QueryError
+		fmt.Println(errors.As(err, &mistake), mistake.Offset)
+	}
+	// Output:
+	// 2 Failed login {"attempts":3,"user":"ann"}
+	// 2 verified
+	// true 6
+}
+
 func ExampleLog_Entries() {
 	l, done := open()
 	defer done()

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,12 +11,13 @@ import (
 	"github.com/tree-of-life-system/immutable/internal/intake"
 )
 
-const readUsage = `immutable read
+const readUsage = `immutable read [QUERY]
 
-Prints the entries, oldest first: index, timestamp, level, message, metadata. Every entry is hashed again and proven against
-the log's tree before it is printed.
+Prints the entries that the query selects, oldest first: index, timestamp, level, message, metadata; without a query, all.
+Every entry is hashed again and proven against the log's tree before it is printed. "immutable search -h" shows queries.
 
   immutable read --level security,critical --since 24h
+  immutable read 'failed login ip:203.0.113.42'
   immutable read --from 1000 --limit 50
   immutable read --json | jq .message
 
@@ -46,25 +46,25 @@ func setupRead(c *call) func() error {
 	c.set.IntVar(&q.Limit, "limit", 0, "")
 	c.set.BoolVar(&q.Reverse, "reverse", false, "")
 	return func() error {
-		if err := c.arguments(0, 0, "no arguments"); err != nil {
-			return err
-		}
 		if q.Limit < 0 {
 			return c.usagef("--limit is at least 1")
 		}
 		q.Levels = levels
-		var err error
+		filter, err := c.query(&q)
+		if err != nil {
+			return err
+		}
 		if q.Since, err = c.moment("since", since); err != nil {
 			return err
 		}
 		if q.Until, err = c.moment("until", until); err != nil {
 			return err
 		}
-		return readEntries(c, &q)
+		return readEntries(c, &q, filter)
 	}
 }
 
-func readEntries(c *call, q *immutable.Query) (err error) {
+func readEntries(c *call, q *immutable.Query, filter *immutable.Filter) (err error) {
 	l, err := c.openRead()
 	if err != nil {
 		return err
@@ -74,25 +74,43 @@ func readEntries(c *call, q *immutable.Query) (err error) {
 		if err != nil {
 			return err
 		}
-		c.entry(&e)
+		c.entryMarked(&e, filter)
 	}
 	return nil
 }
 
 // entry prints one entry as a line.
-func (c *call) entry(e *immutable.Entry) {
+func (c *call) entry(e *immutable.Entry) { c.entryMarked(e, nil) }
+
+// entryMarked prints one entry as a line; on a terminal what the query found in it is marked.
+func (c *call) entryMarked(e *immutable.Entry, filter *immutable.Filter) {
 	if c.json {
 		c.out.bytes(entryJSON(e))
 		return
 	}
-	metadata := string(e.Metadata)
-	if metadata == "{}" {
-		metadata = ""
-	} else {
-		metadata = "  " + metadata
+	line := []any{
+		styled{code: dim, text: fmt.Sprintf("%6d", e.Index)},
+		"  " + e.Timestamp.Format(timeLayout) + "  ",
+		styled{code: levelColour(e.Level), text: e.Level.String(), width: 8},
+		"  ",
 	}
-	c.out.printf("%s  %s  %s  %s%s\n", styled{code: dim, text: fmt.Sprintf("%6d", e.Index)}, e.Timestamp.Format(timeLayout),
-		styled{code: levelColour(e.Level), text: e.Level.String(), width: 8}, e.Message, paint(dim, metadata))
+	line = c.marked(line, "", e.Message, filter)
+	if metadata := string(e.Metadata); metadata != "{}" {
+		line = c.marked(append(line, "  "), dim, metadata, filter)
+	}
+	c.out.printf(strings.Repeat("%s", len(line))+"\n", line...)
+}
+
+// marked appends a text in a colour, with what the query found in it in another.
+func (c *call) marked(line []any, code, text string, filter *immutable.Filter) []any {
+	from := 0
+	if c.out.colour && filter != nil {
+		for _, m := range filter.Marks(text) {
+			line = append(line, paint(code, text[from:m[0]]), paint(bold+";"+yellow, text[m[0]:m[1]]))
+			from = m[1]
+		}
+	}
+	return append(line, paint(code, text[from:]))
 }
 
 // entryJSON is the entry's line with its index in front.
@@ -255,12 +273,14 @@ func (c *call) table(rows [][2]string) {
 	}
 }
 
-const tailUsage = `immutable tail
+const tailUsage = `immutable tail [QUERY]
 
-Prints the newest entries. With -f it goes on with each new one as it is committed, until it is interrupted.
+Prints the newest entries that the query selects; without a query, of all. With -f it goes on with each new one as it is
+committed, until it is interrupted. "immutable search -h" shows queries.
 
   immutable tail -n 50
   immutable tail -f --level error,critical
+  immutable tail -f 'failed login'
 
   -n N                   so many (default 10)
   -f                     follow
@@ -273,17 +293,19 @@ func setupTail(c *call) func() error {
 	var levels levelList
 	c.set.Var(&levels, "level", "")
 	return func() error {
-		if err := c.arguments(0, 0, "no arguments"); err != nil {
-			return err
-		}
 		if *n < 0 {
 			return c.usagef("-n is at least 0")
 		}
-		return tailEntries(c, *n, *follow, levels)
+		q := immutable.Query{Levels: levels}
+		filter, err := c.query(&q)
+		if err != nil {
+			return err
+		}
+		return tailEntries(c, *n, *follow, q, filter)
 	}
 }
 
-func tailEntries(c *call, n int, follow bool, levels []immutable.Level) (err error) {
+func tailEntries(c *call, n int, follow bool, q immutable.Query, filter *immutable.Filter) (err error) {
 	l, err := c.openRead()
 	if err != nil {
 		return err
@@ -293,13 +315,14 @@ func tailEntries(c *call, n int, follow bool, levels []immutable.Level) (err err
 	if n > 0 {
 		var newest []immutable.Entry
 		var broken error // a damaged log's newest readable entries are printed all the same
-		for e, err := range l.Entries(c.ctx, immutable.Query{Levels: levels, Reverse: true, Limit: n}) {
+		q.Limit = n
+		for e, err := range l.Search(c.ctx, q) {
 			if broken = err; err == nil {
 				newest = append(newest, e)
 			}
 		}
 		for i := len(newest) - 1; i >= 0; i-- {
-			c.entry(&newest[i])
+			c.entryMarked(&newest[i], filter)
 			next = max(next, newest[i].Index+1)
 		}
 		if broken != nil {
@@ -309,35 +332,26 @@ func tailEntries(c *call, n int, follow bool, levels []immutable.Level) (err err
 	if !follow {
 		return nil
 	}
-	return c.follow(l, next, levels)
+	q.From, q.Limit = next, 0
+	return c.follow(l, q, filter)
 }
 
 // follow prints entries as they come. Being interrupted is how it ends.
-func (c *call) follow(l *immutable.Log, next uint64, levels []immutable.Level) error {
+func (c *call) follow(l *immutable.Log, q immutable.Query, filter *immutable.Filter) error {
 	if err := c.out.flush(); err != nil {
 		return err
 	}
-	for e, err := range l.Subscribe(c.ctx, next) {
+	for e, err := range l.Follow(c.ctx, q) {
 		if err != nil {
 			if c.ctx.Err() != nil && !errors.Is(err, immutable.ErrClosed) {
 				return nil
 			}
 			return err
 		}
-		if !selected(e.Level, levels) {
-			continue
-		}
-		c.entry(&e)
+		c.entryMarked(&e, filter)
 		if err := c.out.flush(); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func selected(l immutable.Level, levels []immutable.Level) bool {
-	if slices.Contains(levels, l) {
-		return true
-	}
-	return len(levels) == 0
 }
