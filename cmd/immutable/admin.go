@@ -11,12 +11,12 @@ import (
 
 const initUsage = `immutable init --origin NAME
 
-Makes a new log and prints its verifier key. Other commands that write make a log too, with a name of host and random digits;
+Makes a new log and prints its verifier keys. Other commands that write make a log too, with a name of host and random digits;
 init is for a name of your choice: a URL without https://, that no other log has.
 
   immutable init --origin example.com/audit --dir /var/log/audit
 
-Keep the printed key elsewhere and give it to those who shall verify the log.
+Keep the printed keys elsewhere and give them to those who shall verify the log.
 ` + dirFlags + writeFlags + commonFlags
 
 func setupInit(c *call) func() error {
@@ -41,46 +41,7 @@ func initLog(c *call) (err error) {
 		return err
 	}
 	defer closing(l, &err)
-	return c.printKeys(l)
-}
-
-func (c *call) printKeys(l *immutable.Log) error {
-	keys := l.VerifierKeys()
-	if c.json {
-		if keys == nil {
-			keys = []string{}
-		}
-		return c.answer(struct {
-			Origin string   `json:"origin"`
-			Dir    string   `json:"dir"`
-			Keys   []string `json:"keys"`
-		}{l.Origin(), l.Dir(), keys})
-	}
-	if len(keys) == 0 {
-		c.out.printf("%s has no keys: it is unsigned\n", l.Origin())
-	}
-	for _, k := range keys {
-		c.out.printf("%s\n", k)
-	}
-	return nil
-}
-
-const keyUsage = `immutable key show
-
-Prints the log's verifier keys, one a line, as C2SP signed-note keys: NAME+ID+KEY. Keep them elsewhere: ` + "`immutable verify --key`" + `
-takes them.
-
-  immutable key show > audit.vkey
-` + dirFlags + commonFlags
-
-func setupKey(c *call) func() error {
-	c.dirFlags()
-	return func() error {
-		if len(c.args) != 1 || c.args[0] != "show" {
-			return c.usagef("want show")
-		}
-		return c.withLog(c.printKeys)
-	}
+	return c.printKeys(l, l.VerifierKeys())
 }
 
 const rotateUsage = `immutable rotate
@@ -129,8 +90,8 @@ func rotate(c *call) (err error) {
 
 const rebuildUsage = `immutable rebuild
 
-Makes tree/, chain, indexes and seals again from the entries, which must yield what this host has signed. Entries and
-checkpoints are not touched.
+Makes tree/, chain, epochs (the chain of keys), indexes and seals again from the entries, which must yield what this host has
+signed. Entries and checkpoints are not touched.
 
   immutable rebuild
 ` + dirFlags + writeFlags + commonFlags
@@ -147,6 +108,13 @@ func setupRebuild(c *call) func() error {
 
 func rebuild(c *call) (err error) {
 	l, err := c.openWrite(true)
+	if errors.Is(err, immutable.ErrEpochs) {
+		c.remark("%s\nmaking the chain of keys again, from the entries and the kept checkpoints\n", err)
+		if _, err := immutable.RebuildEpochs(c.ctx, c.dir, c.config()); err != nil {
+			return err
+		}
+		l, err = c.openWrite(true)
+	}
 	if err != nil {
 		return err
 	}
@@ -161,6 +129,9 @@ func rebuild(c *call) (err error) {
 		return c.answer(done)
 	}
 	c.out.printf("rebuilt tree and chain of %s, and index and seal of %s\n", plural(int(done.Groups), "group"), plural(done.Segments, "sealed segment"))
+	if done.Epochs > 0 {
+		c.out.printf("rebuilt the chain of keys: %s\n", plural(done.Epochs, "rotation"))
+	}
 	return nil
 }
 
@@ -217,13 +188,14 @@ damaged, refused or from elsewhere; it is not changed.
   --rotate-size BYTES    seal the open segment at this size (default 104857600)
   --origin NAME          name of the new log (default: host name and random digits)
   --blockchain-enabled=false
-                         make the new log without keys and checkpoints` + commonFlags
+                         make the new log without keys and checkpoints` + epochFlags + commonFlags
 
 func setupContinue(c *call) func() error {
 	c.set.StringVar(&c.stateDir, "state-dir", "", "")
 	c.set.Int64Var(&c.rotateSize, "rotate-size", 0, "")
 	c.set.StringVar(&c.origin, "origin", "", "")
 	c.set.BoolVar(&c.chained, "blockchain-enabled", true, "")
+	c.epochFlags()
 	return func() error {
 		if err := c.arguments(2, 2, "the old and the new directory"); err != nil {
 			return err

@@ -34,6 +34,8 @@ type call struct {
 	authorities   urlList
 	policy        string
 	witnessTime   time.Duration
+	epochDuration time.Duration
+	epochEntries  uint64
 }
 
 func newCall(a *app, cmd *command) *call {
@@ -62,7 +64,7 @@ const writeFlags = `
   --blockchain-enabled=false
                          make a new log without keys and checkpoints
   --policy FILE          witnesses to ask for cosignatures: a C2SP tlog-policy (IMMUTABLE_POLICY; default none)
-  --witness-timeout D    how long one witness may take (default 5s)`
+  --witness-timeout D    how long one witness may take (default 5s)` + epochFlags
 
 const defaultDir = "./logs"
 
@@ -81,6 +83,7 @@ func (c *call) writeFlags() {
 	c.set.Var(&c.authorities, "time-authority", "")
 	c.set.StringVar(&c.policy, "policy", "", "")
 	c.set.DurationVar(&c.witnessTime, "witness-timeout", 0, "")
+	c.epochFlags()
 }
 
 var errHelp = errors.New("help was asked for")
@@ -187,7 +190,8 @@ func (c *call) config() *immutable.Config {
 	return &immutable.Config{
 		Origin: c.origin, StateDir: c.stateDir, RotateSize: c.rotateSize, NoSignatures: !c.chained,
 		TimeAuthorities: c.authorities,
-		WitnessTimeout: c.witnessTime, Logger: c.logger(),
+		WitnessTimeout:  c.witnessTime, Logger: c.logger(),
+		EpochDuration: c.epochDuration, EpochEntries: c.epochEntries,
 	}
 }
 

@@ -63,11 +63,7 @@ type note struct {
 }
 
 func openNote(l *immutable.Log, text []byte) (note, error) {
-	keys, err := logKeys(l)
-	if err != nil {
-		return note{}, err
-	}
-	cp, err := proof.OpenCheckpoint(text, l.Origin(), keys)
+	cp, err := l.OpenCheckpoint(text)
 	if err != nil {
 		return note{}, evidence("checkpoint: %w", err)
 	}

@@ -35,7 +35,7 @@ func setupCompletion(c *call) func() error {
 
 // words are the arguments that a command takes from a fixed set.
 var words = map[string]string{
-	"log": "info warn error critical audit security revenue system", "checkpoint": "show list compare", "key": "show", "clock": "reset",
+	"log": "info warn error critical audit security revenue system", "checkpoint": "show list compare", "key": "show chain rotate", "clock": "reset",
 	"completion": "bash zsh fish",
 }
 

@@ -53,7 +53,6 @@ func commands() []command {
 	return []command{
 		{"log", "append one entry", logUsage, setupLog},
 		{"append", "append entries from files or standard input", appendUsage, setupAppend},
-		{"search", "find entries by words, fields and times", searchUsage, setupSearch},
 		{"read", "print entries", readUsage, setupRead},
 		{"tail", "print the newest entries, and follow", tailUsage, setupTail},
 		{"get", "print one entry, or its block", getUsage, setupGet},
@@ -61,7 +60,7 @@ func commands() []command {
 		{"verify", "check everything; say what is refuted or proven", verifyUsage, setupVerify},
 		{"stats", "print what the log holds and how it does", statsUsage, setupStats},
 		{"checkpoint", "print, list and compare signed checkpoints", checkpointUsage, setupCheckpoint},
-		{"key", "print the log's verifier keys", keyUsage, setupKey},
+		{"key", "print the log's verifier keys, or rotate them", keyUsage, setupKey},
 		{"export", "print the log as JSON Lines, or as the earlier system's files", exportUsage, setupExport},
 		{"import", "append what export, or the earlier system, has written", importUsage, setupImport},
 		{"init", "make a log with a name of your choice", initUsage, setupInit},
