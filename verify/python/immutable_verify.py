@@ -295,7 +295,7 @@ class Verifier:
             if f is not None:
                 self.pending[name] = (first, f, os.fstat(f.fileno()).st_size)
         self.archives = self.segments("archive", r"\.jsonl\.zst")
-        self.index_files = self.segments("index", r"\.(?:idx|seal)")
+        self.index_files = self.segments("index", r"\.(?:idx|sdx|seal)")
         for _ in range(20):
             self.history = self.open("checkpoints")
             self.history_size = os.fstat(self.history.fileno()).st_size if self.history else 0
@@ -717,17 +717,26 @@ class Verifier:
         f = self.open(idx, suffix=DERIVED)
         if data is None or f is None:
             return
-        idx_identity = f"{hashlib.file_digest(f, 'sha256').hexdigest()} {os.fstat(f.fileno()).st_size}"
-        f.close()
+        facts = [self.origin, f"{first} {end}", identity, file_identity(f)]
+        names = ["kind", "origin", "range", "archive file", "idx file", "sdx file"]
         try:
-            body = self.chain.open_seal(data, 5)
+            second = data.startswith(b"immutable/seal/2\n")
+            body = self.chain.open_seal(data, 6 if second else 5)
+            if second:
+                f = self.open(f"index/{first:020d}.sdx", suffix=DERIVED)
+                if f is None:
+                    return
+                match = re.fullmatch(r"([0-9a-f]{64} [1-9][0-9]*) [0-9a-f]{64}", body[5])  # the last is the page table's
+                body[5:] = [match[1] if match else body[5]]
+                facts.append(file_identity(f))
+            elif f"index/{first:020d}.sdx" in self.index_files:
+                self.note(f"index/{first:020d}.sdx is under no seal and was not looked at")
         except Refuse as refuse:
             self.refused(seal, 0, None, refuse, DERIVED)
             return
-        for got, want, what in zip(body, ("immutable/seal/1", self.origin, f"{first} {end}", identity, idx_identity),
-                                   ("kind", "origin", "range", "archive file", "idx file")):
+        for got, want, what in zip(body, [f"immutable/seal/{2 if second else 1}", *facts], names):
             if got != want:
-                self.find(seal, None, first, f"seal's {what} is not what is there" + (DERIVED if what == "idx file" else ""), want, got)
+                self.find(seal, None, first, f"seal's {what} is not what is there" + (DERIVED if what in names[4:] else ""), want, got)
         if self.last_kept is None or self.last_kept.size < end:
             self.find("checkpoints", None, None, f"no checkpoint at or after the sealed end of {archive}", "none", f"size {end} or more")
 
@@ -975,6 +984,12 @@ class Verifier:
             for f in self.opened:
                 f.close()
         return not (self.findings or self.unknowns) or self.state() == before
+
+
+def file_identity(f):
+    """Hash and length as a seal writes them. Closes the file."""
+    with f:
+        return f"{hashlib.file_digest(f, 'sha256').hexdigest()} {os.fstat(f.fileno()).st_size}"
 
 
 def same_file(a, a_length, b, b_length):
