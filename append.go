@@ -28,8 +28,14 @@ func (l *Log) Append(ctx context.Context, events ...Event) ([]Receipt, error) {
 	return l.append(ctx, events)
 }
 
-// append is the life of an entry from the caller's side: encode, look its key up, be admitted, wait for the disk.
+// append is appendBy without a source's signatures.
 func (l *Log) append(ctx context.Context, events []Event) ([]Receipt, error) {
+	return l.appendBy(ctx, events, nil)
+}
+
+// appendBy is the life of an entry from the caller's side: encode, look its key up, be signed by its source, be admitted, wait
+// for the disk. sign, which may be nil, is called with what will be written, repeats left out.
+func (l *Log) appendBy(ctx context.Context, events []Event, sign func(*request) error) ([]Receipt, error) {
 	if l.w == nil {
 		return nil, l.refusal()
 	}
@@ -49,13 +55,18 @@ func (l *Log) append(ctx context.Context, events []Event) ([]Receipt, error) {
 		return nil, err
 	}
 	if !req.keyed {
+		if sign != nil {
+			if err := sign(req); err != nil {
+				return nil, err
+			}
+		}
 		if err := l.w.submit(ctx, req); err != nil {
 			return nil, err
 		}
 		l.putLines(req)
 		return req.receipts, nil
 	}
-	return l.appendKeyed(ctx, events, req)
+	return l.appendKeyed(ctx, events, req, sign)
 }
 
 // request is one caller's append on its way through the pool.

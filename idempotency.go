@@ -89,7 +89,7 @@ func (t *keyTable) evict(now int64) {
 
 // appendKeyed appends a batch in which some events carry idempotency keys. Repeats are compared with the entries they
 // repeat before anything is written, so that the batch stays all or nothing.
-func (l *Log) appendKeyed(ctx context.Context, events []Event, req *request) ([]Receipt, error) {
+func (l *Log) appendKeyed(ctx context.Context, events []Event, req *request, sign func(*request) error) ([]Receipt, error) {
 	plan, err := l.planKeys(ctx, events)
 	if err != nil {
 		return nil, err
@@ -102,6 +102,12 @@ func (l *Log) appendKeyed(ctx context.Context, events []Event, req *request) ([]
 	}
 	fresh := plan.fresh(req)
 	if len(fresh.ends) > 0 {
+		if sign != nil {
+			if err := sign(fresh); err != nil {
+				fresh.abandon(err)
+				return nil, err
+			}
+		}
 		if err := l.w.pool.admit(ctx, fresh); err != nil {
 			fresh.abandon(err)
 			return nil, err

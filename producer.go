@@ -4,12 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -215,9 +217,9 @@ func fixContent(e *Event) ([]byte, error) {
 	return d.AppendSigned(nil), nil
 }
 
-// AppendSigned signs events, numbers them, and appends them as Append does. A number is used again if its event certainly
-// did not come into the log: refused, a repeat of an idempotency key, or lost in a crash. So, from the first event on, none is
-// missing. Whoever stops waiting gets ErrUncertain; the append goes on, and Producer.Close waits for it. The events need
+// AppendSigned signs events, numbers them, and appends them as Append does. Repeats of idempotency keys take no number. The next
+// events use the numbers of events that certainly did not come into the log, because it refused them, or its disk was full, or
+// it crashed: so none stays missing. Whoever stops waiting gets ErrUncertain; the append goes on, and Producer.Close waits for it. The events need
 // no Producer, and one that they have is replaced.
 func (l *Log) AppendSigned(ctx context.Context, p *Producer, events ...Event) ([]Receipt, error) {
 	if l.w == nil {
@@ -236,46 +238,56 @@ func (l *Log) AppendSigned(ctx context.Context, p *Producer, events ...Event) ([
 	if err := line.catchUp(ctx, l, p); err != nil {
 		return nil, err
 	}
-	signed, contents, err := l.prepare(events)
+	unsigned := slices.Clone(events)
+	for i := range unsigned {
+		if unsigned[i].Log != nil {
+			return nil, fmt.Errorf("event %d: control entries are written by the log only", i)
+		}
+		unsigned[i].Producer = nil
+	}
+	return line.append(ctx, l, p, unsigned)
+}
+
+// sign numbers and signs the lines of a request, which nobody else has. The counters are in flight then.
+func (line *producerLine) sign(l *Log, p *Producer, req *request) ([]uint64, error) {
+	room := p.signatureRoom()
+	for i := range req.ends {
+		if n := len(req.line(i)); n+room > entry.MaxLine {
+			return nil, &FieldError{Offset: -1, Msg: fmt.Sprintf("the entry takes %d bytes, and its signature up to %d: at most %d together; shorten it or split it", n, room, entry.MaxLine)}
+		}
+	}
+	if n := len(req.lines) + len(req.ends)*room; n > maxBatchLines {
+		return nil, fmt.Errorf("%w: with their signatures the events take up to %d bytes, at most %d; split it", ErrTooLarge, n, maxBatchLines)
+	}
+	counters, err := line.reserve(len(req.ends), l.Size())
 	if err != nil {
 		return nil, err
 	}
-	counters, err := line.reserve(len(signed), l.Size())
-	if err != nil {
-		return nil, err
-	}
-	for i := range signed {
-		sig, err := p.key.Sign(l.id.Origin, counters[i], contents[i])
+	lines := make([]byte, 0, len(req.lines)+len(req.ends)*room)
+	ends := make([]int32, 0, len(req.ends))
+	for i, counter := range counters {
+		own := req.line(i)
+		sig, err := p.key.Sign(l.id.Origin, counter, entry.SignedContent(own))
+		if err == nil {
+			lines, err = entry.AppendProducer(append(lines, own[:len(own)-1]...), &sig)
+		}
 		if err != nil {
 			return nil, errors.Join(err, line.end(nil, counters, false))
 		}
-		signed[i].Producer = &sig
+		lines = append(lines, "}\n"...)
+		ends = append(ends, int32(len(lines)))
 	}
-	return line.append(ctx, l, p, signed, counters)
+	req.lines, req.ends = lines, ends
+	return counters, nil
 }
 
-// prepare makes the spelling of events final before a counter is taken: what the format refuses takes none.
-func (l *Log) prepare(events []Event) (signed []Event, contents [][]byte, err error) {
-	signed, contents = make([]Event, len(events)), make([][]byte, len(events))
-	for i, e := range events {
-		if e.Log != nil {
-			return nil, nil, fmt.Errorf("event %d: control entries are written by the log only", i)
-		}
-		if e.Producer = nil; e.Hostname == "" {
-			e.Hostname = l.hostname
-		}
-		if e.PID == 0 {
-			e.PID = l.pid
-		}
-		if contents[i], err = fixContent(&e); err != nil {
-			if len(events) > 1 {
-				err = fmt.Errorf("event %d: %w", i, err)
-			}
-			return nil, nil, err
-		}
-		signed[i] = e
+// signatureRoom is how many bytes the member with a signature takes at most.
+func (p *Producer) signatureRoom() int {
+	size := entry.Ed25519Signature
+	if p.key.Key().Algorithm() == ProducerMLDSA44 {
+		size = entry.MLDSA44Signature
 	}
-	return signed, contents, nil
+	return len(`,"producer":{"key":"0123456789abcdef","counter":9223372036854775807,"signature":""}`) + base64.StdEncoding.EncodedLen(size)
 }
 
 // reserve takes counters. They are in flight at once: whoever catches up must not take them for left over.
@@ -306,12 +318,12 @@ func (line *producerLine) end(done, free []uint64, doubt bool) error {
 	return err
 }
 
-// append appends what is signed, and settles its counters whether or not the caller waits.
-func (line *producerLine) append(ctx context.Context, l *Log, p *Producer, signed []Event, counters []uint64) ([]Receipt, error) {
+// append appends events that it signs, and settles their counters whether or not the caller waits.
+func (line *producerLine) append(ctx context.Context, l *Log, p *Producer, events []Event) ([]Receipt, error) {
 	p.mu.Lock()
 	if p.ended {
 		p.mu.Unlock()
-		return nil, errors.Join(ErrClosed, line.end(nil, counters, false))
+		return nil, ErrClosed
 	}
 	p.work.Add(1)
 	p.mu.Unlock()
@@ -322,9 +334,12 @@ func (line *producerLine) append(ctx context.Context, l *Log, p *Producer, signe
 	ended := make(chan outcome, 1)
 	go func() {
 		defer p.work.Done()
-		whole := context.WithoutCancel(ctx)
-		rs, err := l.append(whole, signed)
-		if serr := line.outcome(whole, l, signed, counters, rs, err); serr != nil {
+		var counters []uint64
+		rs, err := l.appendBy(context.WithoutCancel(ctx), events, func(req *request) (err error) {
+			counters, err = line.sign(l, p, req)
+			return err
+		})
+		if serr := line.outcome(counters, err); serr != nil {
 			l.logger.Error("a producer's counters could not be settled; they are looked up when it is opened again", "producer", p.ID(), "error", serr)
 		}
 		ended <- outcome{rs, err}
@@ -338,37 +353,20 @@ func (line *producerLine) append(ctx context.Context, l *Log, p *Producer, signe
 }
 
 // outcome settles the counters of an append by what came of it.
-func (line *producerLine) outcome(ctx context.Context, l *Log, signed []Event, counters []uint64, rs []Receipt, failed error) error {
-	if failed != nil {
-		if nothingWritten(failed) {
-			return line.end(nil, counters, false)
-		}
-		line.mu.Lock()
-		defer line.mu.Unlock()
-		for _, c := range counters {
-			delete(line.inFlight, c)
-		}
-		line.doubt = true
-		return nil
+func (line *producerLine) outcome(counters []uint64, failed error) error {
+	switch {
+	case failed == nil:
+		return line.end(counters, nil, false)
+	case nothingWritten(failed):
+		return line.end(nil, counters, false)
 	}
-	var done, free []uint64
-	for i := range signed {
-		if !rs[i].Repeated {
-			done = append(done, counters[i])
-			continue
-		}
-		// The entry that is repeated has another counter, unless a crash made this process forget that it came into the log.
-		e, err := l.Entry(ctx, rs[i].Index)
-		if err != nil {
-			return errors.Join(err, line.end(done, free, true))
-		}
-		if e.Producer != nil && e.Producer.Key == signed[i].Producer.Key && e.Producer.Counter == counters[i] {
-			done = append(done, counters[i])
-		} else {
-			free = append(free, counters[i])
-		}
+	line.mu.Lock()
+	defer line.mu.Unlock()
+	for _, c := range counters {
+		delete(line.inFlight, c)
 	}
-	return line.end(done, free, false)
+	line.doubt = true
+	return nil
 }
 
 // nothingWritten says of an append's error that nothing of it is in the log or can come into it.

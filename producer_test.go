@@ -126,6 +126,9 @@ func TestRefusedEventsLeaveNoGap(t *testing.T) {
 	if err != nil || rs[0].Repeated || rs[1].Repeated || !rs[2].Repeated || !rs[3].Repeated || rs[4].Repeated {
 		t.Fatalf("got %+v, %v", rs, err)
 	}
+	if got := counters(t, l, p.Key()); !slices.Equal(got, []uint64{1, 2, 3, 4}) {
+		t.Errorf("repeats took numbers: %v", got)
+	}
 	var conflict *KeyConflictError
 	if _, err := l.AppendSigned(ctx, p, Event{Message: "another", IdempotencyKey: "invoice 1"}); !errors.As(err, &conflict) {
 		t.Errorf("got %v", err)
@@ -141,6 +144,18 @@ func TestRefusedEventsLeaveNoGap(t *testing.T) {
 	if _, err := l.AppendSigned(ctx, p, huge...); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("got %v", err)
 	}
+	// Too long by the signature alone, whose counter may have nineteen digits.
+	room := MaxEntryBytes - p.signatureRoom()
+	short, err := entry.Append(nil, &Event{Hostname: l.hostname, PID: l.pid})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.AppendSigned(ctx, p, Event{Message: strings.Repeat("x", room-len(short)+1)}); !errors.As(err, &field) || !strings.Contains(err.Error(), "signature") {
+		t.Errorf("a byte too long: %v", err)
+	}
+	if _, err := l.AppendSigned(ctx, p, Event{Message: strings.Repeat("x", room-len(short))}); err != nil {
+		t.Errorf("as long as it may be: %v", err)
+	}
 	if _, err := l.AppendSigned(ctx, p, Event{Log: []byte(`{"type":"x"}`), Level: System}); err == nil {
 		t.Error("a control entry is signed")
 	}
@@ -148,7 +163,7 @@ func TestRefusedEventsLeaveNoGap(t *testing.T) {
 	if _, err := l.AppendSigned(ctx, p, events(0, 500)...); err != nil {
 		t.Fatal(err)
 	}
-	if got := counters(t, l, p.Key()); len(got) != 1+3+500 || gaps(got) != nil {
+	if got := counters(t, l, p.Key()); len(got) != 1+3+1+500 || gaps(got) != nil {
 		t.Errorf("%d signed, missing %v", len(got), gaps(got))
 	}
 }

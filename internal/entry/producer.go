@@ -72,6 +72,15 @@ func (l *Line) Signature() (p Producer, ok bool) {
 // producerKey is where the key's id begins in the member.
 const producerKey = len(`{"key":"`)
 
+// AppendProducer appends the member to a line without the brace that ends it. On error dst is returned as it was.
+func AppendProducer(dst []byte, p *Producer) ([]byte, error) {
+	out, err := appendProducer(append(dst, `,"producer":`...), p)
+	if err != nil {
+		return dst, err
+	}
+	return out, nil
+}
+
 // appendProducer appends the member's value.
 func appendProducer(dst []byte, p *Producer) ([]byte, *FieldError) {
 	if id, err := hex.DecodeString(p.Key); err != nil || hex.EncodeToString(id) != p.Key || len(id) != 8 {

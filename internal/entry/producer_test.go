@@ -34,6 +34,14 @@ func TestSignatureReadsBackExactly(t *testing.T) {
 			}
 		}
 	}
+	unsigned, e := mustAppend(t, sample()), signedSample(7, 64)
+	got, err := AppendProducer(unsigned[:len(unsigned)-1:len(unsigned)-1], e.Producer)
+	if err != nil || string(got)+"}" != string(mustAppend(t, e)) {
+		t.Errorf("added to a line: %s, %v", got, err)
+	}
+	if got, err := AppendProducer([]byte("x"), &Producer{}); err == nil || string(got) != "x" {
+		t.Errorf("a bad one is added: %s, %v", got, err)
+	}
 	var l Line
 	if err := Decode(mustAppend(t, sample()), &l); err != nil {
 		t.Fatal(err)
