@@ -353,10 +353,8 @@ func (p *pin) take(size, number uint64, signers []proof.Signer) {
 func (j *joiner) closeEpoch(cl *claim, agrees bool) {
 	e := &j.epochs
 	open := e.open
-	if agrees {
-		for _, p := range e.pins {
-			p.chained = p.chained || p.covers && p.size == cl.size && p.epoch == int64(e.cur.number)
-		}
+	for _, p := range e.pins {
+		p.chained = p.chained || p.covers && p.size == cl.size && p.epoch == int64(e.cur.number)
 	}
 	if agrees && e.path != nil {
 		j.c.chainFile.compare(j.link(open, cl))

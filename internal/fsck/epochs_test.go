@@ -509,6 +509,70 @@ func TestPinnedKeysOfEpochs(t *testing.T) {
 	refuted(t, o, "log.json", "does not name the pinned key")
 }
 
+// A pinned key that did not sign is no basis, and leads to no later epoch, even where its signature is not required.
+func TestPinnedKeyThatDidNotSign(t *testing.T) {
+	const origin = "example.com/log"
+	zero, one := makeEpoch(t, origin, 0), makeEpoch(t, origin, 1)
+	edOnly := func(b *book, keys *epochKeys, sizes ...uint64) {
+		for _, size := range sizes {
+			b.replaceNote(size, func(text string) []byte {
+				note, err := b.signer.Sign(text)
+				must(t, err)
+				return append(note, b.signedBy(text, keys.ed)[len(text)+1:]...)
+			})
+		}
+	}
+	b := newHybrid(t, origin)
+	b.noHead = true
+	b.add(3)
+	b.publish(true)
+	b.rotateKeys() // closed at 4
+	b.add(3)
+	b.publish(true)
+	delete(b.files, "epochs")
+	pinned := func(b *book, k *proof.PrivateKey) *Report {
+		o := b.options()
+		o.Keys, o.Require = []string{k.Key().String()}, proof.RequireEd25519
+		return verify(t, o)
+	}
+	// Only the closing checkpoint counts: without it the pinned key covers what it signed, and no more.
+	for _, tt := range []struct {
+		strip   []uint64
+		covered uint64
+	}{{nil, 7}, {[]uint64{0, 3}, 7}, {[]uint64{4}, 3}, {[]uint64{0, 3, 4}, 0}} {
+		n := b.clone()
+		edOnly(n, zero, tt.strip...)
+		if r := pinned(n, zero.ml); r.Covered != tt.covered {
+			t.Errorf("without the signatures of %d: covered %d, want %d; %v", tt.strip, r.Covered, tt.covered, r.Findings)
+		}
+		if r := pinned(n, zero.ed); r.Covered != 7 {
+			t.Errorf("covered %d by the key that signed all", r.Covered)
+		}
+	}
+	n := b.clone()
+	edOnly(n, one, 7)
+	if r := pinned(n, one.ml); len(r.Basis) != 0 {
+		t.Errorf("basis %v", r.Basis)
+	}
+	if r := pinned(n, one.ed); r.Covered != 7 {
+		t.Errorf("covered %d", r.Covered)
+	}
+}
+
+// Key ids that no epoch has are remembered up to a limit: a log has none, and who forges one may make many.
+func TestStrangeKeyIDsAreLimited(t *testing.T) {
+	j := &joiner{c: &check{origin: "o", rep: &Report{}}}
+	j.epochs.early, j.epochs.cur = map[uint32]Finding{}, &epoch{}
+	cl := &claim{note: &proof.Note{}}
+	for id := range uint32(maxEarly + 10) {
+		cl.note.Signatures = append(cl.note.Signatures, proof.Signature{Name: "o", ID: id + 1}, proof.Signature{Name: "w", ID: id + 1<<20})
+	}
+	must(t, j.checkIDs(cl))
+	if len(j.epochs.early) != maxEarly {
+		t.Errorf("%d ids", len(j.epochs.early))
+	}
+}
+
 func TestRequiredSignatures(t *testing.T) {
 	const origin = "example.com/log"
 	b := newHybrid(t, origin)
@@ -605,19 +669,35 @@ func TestGivenChainsOfKeys(t *testing.T) {
 
 // Where entries are missing, epoch entries may be among them: what was signed by their keys is not blamed.
 func TestMissingEntriesDoNotBlameEpochs(t *testing.T) {
-	b := several(t, "example.com/log")
+	whole := several(t, "example.com/log")
+	whole.files["index/"+segment.SealName(512)] = whole.signed(sealText(whole, 512), makeEpoch(t, whole.origin, 1))
+	want(t, verify(t, whole.options()), Proven)
 	name := "archive/" + segment.ArchiveName(0)
-	a, err := segment.OpenArchive(bytes.NewReader(b.files[name]), int64(len(b.files[name])))
+	a, err := segment.OpenArchive(bytes.NewReader(whole.files[name]), int64(len(whole.files[name])))
 	must(t, err)
-	b.files[name] = bytes.Clone(b.files[name])
-	b.files[name][a.Offset(1)+20] ^= 1
-	o := b.options()
-	o.Keys = b.vkeys()
-	r := verify(t, o)
-	want(t, r, Refuted)
-	for _, f := range r.Findings {
-		if f.File != name {
-			t.Errorf("finding %v", f)
+	for _, g := range []int{0, 1} {
+		b := whole.clone()
+		b.files[name] = bytes.Clone(b.files[name])
+		for i := range 40 {
+			b.files[name][a.Offset(g)+300+int64(i)] ^= 0x55
+		}
+		o := b.options()
+		o.Keys = append(b.vkeys(), b.signer.VKey(), makeEpoch(t, b.origin, 1).ed.Key().String())
+		o.Epochs = [][]byte{b.files["epochs"]}
+		r := verify(t, o)
+		want(t, r, Refuted)
+		if len(r.Epochs) > 1 || r.Size != b.size() {
+			t.Errorf("group %d: size %d, epochs %v", g, r.Size, r.Epochs)
+		}
+		for _, f := range r.Findings {
+			if f.File != name {
+				t.Errorf("group %d: finding %v", g, f)
+			}
 		}
 	}
+}
+
+func sealText(b *book, first uint64) string {
+	text, _, _ := bytes.Cut(b.files["index/"+segment.SealName(first)], []byte("\n\n"))
+	return string(text) + "\n"
 }
