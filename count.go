@@ -64,7 +64,7 @@ const (
 // Count counts the entries that the query selects; its Limit does not count. With an error the count is of what was read
 // before it.
 func (l *Log) Count(ctx context.Context, q Query) (c Count, err error) {
-	err = l.count(ctx, &q, &c, func(*sweeper, int, uint64) error { return nil }, nil)
+	err = l.count(ctx, &q, &c, &indexCount{}, func(*sweeper, int, uint64) error { return nil }, nil)
 	return c, err
 }
 
@@ -92,23 +92,45 @@ func (l *Log) CountBy(ctx context.Context, q Query, by string) (c Counts, err er
 		return err
 	}
 	total, bytes := map[string]uint64{}, 0
-	err = l.count(ctx, &q, &c.Count, values, func(p *part) error {
+	from := &indexCount{field: &field, values: map[string]uint64{}}
+	if field.Root == query.Level {
+		from = &indexCount{levels: new([NumLevels]uint64)}
+	}
+	err = l.count(ctx, &q, &c.Count, from, values, func(p *part) error {
 		c.Missing += p.missing
 		for v, n := range p.values {
 			if _, known := total[v]; !known {
 				if bytes += len(v); len(total) == maxCountValues || bytes > maxCountBytes {
-					return fmt.Errorf("count by %s: more than %d different values or %d bytes of them; narrow the query", c.By, maxCountValues, maxCountBytes)
+					return tooManyValues(c.By)
 				}
 			}
 			total[v] += n
 		}
 		return nil
 	})
+	c.Missing += from.missing
+	for v, n := range from.values {
+		total[v] += n
+	}
+	if len(total) > maxCountValues && err == nil {
+		err = tooManyValues(c.By)
+	}
+	if from.levels != nil {
+		for v, n := range from.levels {
+			if n > 0 {
+				total[Level(v).String()] += n
+			}
+		}
+	}
 	for v, n := range total {
 		c.Rows = append(c.Rows, CountRow{v, n})
 	}
 	slices.SortFunc(c.Rows, func(a, b CountRow) int { return cmp.Or(cmp.Compare(b.N, a.N), cmp.Compare(a.Value, b.Value)) })
 	return c, err
+}
+
+func tooManyValues(by string) error {
+	return fmt.Errorf("count by %s: more than %d different values or %d bytes of them; narrow the query", by, maxCountValues, maxCountBytes)
 }
 
 func levelAt(w *sweeper, i int) (Level, bool) {
@@ -132,7 +154,8 @@ func (l *Log) Histogram(ctx context.Context, q Query, width time.Duration) (h Hi
 		return nil
 	}
 	total := map[int64]uint64{}
-	err = l.count(ctx, &q, &h.Count, stretch, func(p *part) error {
+	from := &indexCount{width: int64(width), times: map[int64]uint64{}}
+	err = l.count(ctx, &q, &h.Count, from, stretch, func(p *part) error {
 		for start, n := range p.times {
 			if _, known := total[start]; !known && len(total) == maxCountValues {
 				return fmt.Errorf("histogram: more than %d stretches of %s have entries; narrow the query or widen them", maxCountValues, width)
@@ -141,6 +164,9 @@ func (l *Log) Histogram(ctx context.Context, q Query, width time.Duration) (h Hi
 		}
 		return nil
 	})
+	for start, n := range from.times {
+		total[start] += n
+	}
 	for start, n := range total {
 		h.Buckets = append(h.Buckets, Bucket{timeOf(start), n})
 	}
@@ -156,8 +182,9 @@ type part struct {
 	times   map[int64]uint64
 }
 
-// count calls each for every selected entry, in parallel, and add with what was counted in each group, one after the other.
-func (l *Log) count(ctx context.Context, q *Query, c *Count, each func(w *sweeper, i int, at uint64) error, add func(*part) error) error {
+// count calls each for every selected entry, in parallel, and add with what was counted in each group, one after the other; of
+// groups that indexes answer for, from has the count.
+func (l *Log) count(ctx context.Context, q *Query, c *Count, from *indexCount, each func(w *sweeper, i int, at uint64) error, add func(*part) error) error {
 	unlimited := *q
 	unlimited.Limit = 0
 	s, err := l.selectNow(&unlimited, !q.Reverse)
@@ -165,6 +192,7 @@ func (l *Log) count(ctx context.Context, q *Query, c *Count, each func(w *sweepe
 		return err
 	}
 	defer s.explainEnd()
+	s.counting = from
 	var failed error
 	err = sweep(ctx, l, s, func(w *sweeper) (*part, error) {
 		w.counted, w.times, w.missing = map[string]uint64{}, map[int64]uint64{}, 0
@@ -183,6 +211,8 @@ func (l *Log) count(ctx context.Context, q *Query, c *Count, each func(w *sweepe
 		}
 		return failed == nil
 	})
+	c.N += from.n
+	s.fromIndex = from.n
 	c.Sealed = s.skipped > 0
 	switch {
 	case err != nil:

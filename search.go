@@ -67,7 +67,9 @@ type selection struct {
 
 	// Owned by plan.
 	segments, sealed, withoutIndex int
-	skipped                        uint64 // groups that indexes ruled out or answered for
+	skipped                        uint64      // groups that indexes ruled out or answered for
+	fromIndex                      uint64      // entries that indexes counted
+	counting                       *indexCount // of a count: what indexes answer; nil where every entry is wanted
 
 	tally tally
 }

@@ -3,14 +3,10 @@ package immutable
 import (
 	"context"
 	"fmt"
-	"math"
 	"runtime"
-	"slices"
 	"sync"
 	"time"
 
-	"github.com/tree-of-life-system/immutable/internal/entry"
-	"github.com/tree-of-life-system/immutable/internal/index"
 	"github.com/tree-of-life-system/immutable/internal/query"
 	"github.com/tree-of-life-system/immutable/internal/tree"
 )
@@ -177,6 +173,7 @@ func (s *selection) explainEnd() {
 	*x = Explain{Query: s.parsed.String(), Segments: s.segments}
 	_, x.Groups = s.groups()
 	x.GroupsSkipped, x.GroupsRead, x.Entries, x.Matches = s.skipped, s.tally.Read, s.tally.Entries, s.tally.Matches
+	x.FromIndex = s.fromIndex
 	x.Elapsed = time.Since(s.started)
 	if x.WithoutIndex = s.withoutIndex; x.WithoutIndex > 0 {
 		x.Notes = append(x.Notes, fmt.Sprintf("no index that fits its signed seal for %d of %d sealed segments: their entries were all read; `immutable rebuild` makes indexes again", x.WithoutIndex, s.sealed))
@@ -204,99 +201,4 @@ func (s *selection) progress(k uint64) {
 		done = first + n - k
 	}
 	s.q.Progress(Progress{Entries: min(done*tree.GroupSize, s.high-s.low), TotalEntries: s.high - s.low})
-}
-
-// stretch is the part of a segment that a selection looks at.
-type stretch struct {
-	first, n uint64 // groups
-	sealed   bool
-	index    *index.Index // of a sealed segment, once the sweep comes to it and if the index can decide anything
-}
-
-// stretches are the segments that hold the selection's entries, in its order.
-func (l *Log) stretches(s *selection) (out []stretch) {
-	first, n := s.groups()
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	for _, seg := range l.segments {
-		from, to := max(first, seg.first/tree.GroupSize), first+n
-		if seg.kind != open {
-			to = min(to, seg.end/tree.GroupSize)
-		}
-		if from < to {
-			out = append(out, stretch{first: from, n: to - from, sealed: seg.kind == archived})
-		}
-	}
-	if s.newest {
-		slices.Reverse(out)
-	}
-	return out
-}
-
-// plan returns the groups to read, one after the other: those that no index rules out.
-func (l *Log) plan(s *selection) func() (k uint64, ok bool) {
-	b := boundsOf(s.parsed.Root)
-	stretches := l.stretches(s)
-	s.explainPlan(stretches)
-	i, at := uint64(0), stretch{}
-	return func() (uint64, bool) {
-		for {
-			if i == at.n {
-				if len(stretches) == 0 {
-					return 0, false
-				}
-				i, at, stretches = 0, stretches[0], stretches[1:]
-				if at.sealed && !s.q.Verified && !b.none {
-					if at.index = l.indexFor(at.first); at.index == nil {
-						s.withoutIndex++
-					}
-				}
-			}
-			k := at.first + i
-			if s.newest {
-				k = at.first + at.n - 1 - i
-			}
-			i++
-			if at.index == nil || b.may(&at.index.Groups[k-at.index.First/tree.GroupSize]) {
-				return k, true
-			}
-			s.skipped++
-		}
-	}
-}
-
-// bounds are what every entry of an answer has.
-type bounds struct {
-	none         bool  // nothing is known of them
-	since, until int64 // Unix nanoseconds, at or after and before
-	levels       []Level
-}
-
-func boundsOf(root query.Node) bounds {
-	b := bounds{since: math.MinInt64, until: math.MaxInt64}
-	b.add(root)
-	b.none = b.levels == nil && b.since == math.MinInt64 && b.until == math.MaxInt64
-	return b
-}
-
-func (b *bounds) add(n query.Node) {
-	switch n := n.(type) {
-	case query.And:
-		for _, sub := range n.Nodes {
-			b.add(sub)
-		}
-	case query.Since:
-		b.since = max(b.since, clampNano(n.At.From))
-	case query.Until:
-		b.until = min(b.until, clampNano(n.At.From))
-	case query.Equal:
-		if v, err := entry.ParseLevel(n.Text); err == nil && n.Field.Root == query.Level {
-			b.levels = append(b.levels, v)
-		}
-	}
-}
-
-// may says whether entries of the group can be within the bounds.
-func (b *bounds) may(g *index.Group) bool {
-	return g.TimeMax >= b.since && g.TimeMin < b.until && !slices.ContainsFunc(b.levels, func(v Level) bool { return g.Levels[v] == 0 })
 }

@@ -2,6 +2,7 @@ package query
 
 import (
 	"math/bits"
+	"slices"
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
 	"github.com/tree-of-life-system/immutable/internal/index"
@@ -32,7 +33,7 @@ type part interface {
 	// group says what is known of a group as a whole, without the dictionary.
 	group(p *Plan, g uint32) state
 	// lines says what is known of each entry of the group whose block is read. from is its first entry in the block.
-	lines(p *Plan, g uint32, from int) (yes, may bitmap)
+	lines(p *Plan, g uint32, from int) (yes, may Bits)
 	// shape says what is known of all entries of a shape where no group knows more. It is mixed where columns or groups decide.
 	shape(p *Plan, shape int) state
 }
@@ -45,17 +46,18 @@ const (
 	all
 )
 
-// A bitmap has a bit for each entry of a group. Of two, yes and may, may has all bits of yes.
-type bitmap [index.GroupSize / 64]uint64
+// Bits has a bit for each entry of a group. Of two, yes and may, may has all bits of yes.
+type Bits [index.GroupSize / 64]uint64
 
-func (b *bitmap) count() (n int) {
+// Len is how many bits are set.
+func (b *Bits) Len() (n int) {
 	for _, w := range b {
 		n += bits.OnesCount64(w)
 	}
 	return n
 }
 
-var everything = bitmap{^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0)}
+var everything = Bits{^uint64(0), ^uint64(0), ^uint64(0), ^uint64(0)}
 
 // NewPlan plans a query for the entries low … high-1 of a segment. Costs a few reads of the index.
 func NewPlan(root Node, x *index.Search, low, high uint64) (*Plan, error) {
@@ -93,32 +95,26 @@ func (p *Plan) May(k uint64) (bool, error) {
 		return true, nil
 	}
 	_, may, err := p.look(k, g)
-	return may != bitmap{}, err
+	return may != Bits{}, err
 }
 
-// Count says how many entries of group k the query selects. Where sure is false the index does not know, and n is the least.
-func (p *Plan) Count(k uint64) (n int, sure bool, err error) {
-	yes, sure, err := p.Select(k)
-	return yes.count(), sure, err
-}
-
-// Select says which entries of group k the query selects, by bits.
-func (p *Plan) Select(k uint64) (yes bitmap, sure bool, err error) {
+// Select says which entries of group k the query selects. Where sure is false the index does not know, and there may be others.
+func (p *Plan) Select(k uint64) (yes Bits, sure bool, err error) {
 	g, in := p.number(k)
 	if !in {
-		return bitmap{}, true, nil
+		return Bits{}, true, nil
 	}
 	if g >= p.x.Covered {
-		return bitmap{}, false, nil
+		return Bits{}, false, nil
 	}
 	switch p.root.group(p, g) {
 	case none:
-		return bitmap{}, true, nil
+		return Bits{}, true, nil
 	case all:
 		return p.within(k, everything), true, nil
 	}
 	if !p.worthwhile() {
-		return bitmap{}, false, nil
+		return Bits{}, false, nil
 	}
 	yes, may, err := p.look(k, g)
 	return yes, yes == may, err
@@ -131,7 +127,7 @@ func (p *Plan) number(k uint64) (uint32, bool) {
 }
 
 // within keeps the entries to look at.
-func (p *Plan) within(k uint64, b bitmap) bitmap {
+func (p *Plan) within(k uint64, b Bits) Bits {
 	first := k * index.GroupSize
 	if first >= p.low && first+index.GroupSize <= p.high {
 		return b
@@ -162,19 +158,28 @@ func (p *Plan) worthwhile() bool {
 }
 
 // look reads a group's block and asks of each entry.
-func (p *Plan) look(k uint64, g uint32) (yes, may bitmap, err error) {
-	if err := p.dictionary(); err != nil {
+func (p *Plan) look(k uint64, g uint32) (yes, may Bits, err error) {
+	if err := p.load(g); err != nil {
 		return yes, may, err
-	}
-	if !p.has || g < p.block.First || g >= p.block.First+index.BlockGroups {
-		p.has = false
-		if err := p.x.Read(&p.block, g, p.columns); err != nil {
-			return yes, may, err
-		}
-		p.has = true
 	}
 	yes, may = p.root.lines(p, g, int(g-p.block.First)*index.GroupSize)
 	return p.within(k, yes), p.within(k, may), nil
+}
+
+// load reads the block of a group, unless it is the present one.
+func (p *Plan) load(g uint32) error {
+	if err := p.dictionary(); err != nil {
+		return err
+	}
+	if p.has && g >= p.block.First && g < p.block.First+index.BlockGroups {
+		return nil
+	}
+	p.has = false
+	if err := p.x.Read(&p.block, g, p.columns); err != nil {
+		return err
+	}
+	p.has = true
+	return nil
 }
 
 // dictionary reads the dictionary and asks it about each condition, once.
@@ -265,7 +270,7 @@ func (p *Plan) byShape(levels *[entry.NumLevels]uint64) bool {
 func (p *Plan) amend(levels [entry.NumLevels]uint64, special index.Set, byLevel bool) (_ [entry.NumLevels]uint64, unsure []uint64, err error) {
 	for g := range special.All() {
 		k := p.first + uint64(g)
-		if _, _, err := p.look(k, g); err != nil {
+		if err := p.load(g); err != nil {
 			return levels, nil, err
 		}
 		at := int(g-p.block.First) * index.GroupSize
@@ -290,25 +295,104 @@ func (p *Plan) add(levels *[entry.NumLevels]uint64, k uint64, unsure []uint64, b
 	if !sure {
 		return append(unsure, k), nil
 	}
-	if yes == (bitmap{}) {
+	if yes == (Bits{}) {
 		return unsure, nil
 	}
 	if !byLevel {
-		levels[0] += uint64(yes.count())
+		levels[0] += uint64(yes.Len())
 		return unsure, nil
 	}
-	g := uint32(k - p.first)
-	if _, _, err := p.look(k, g); err != nil { // the block's shapes have the levels
-		return unsure, err
+	return unsure, p.AddLevels(k, yes, levels)
+}
+
+// AddLevels counts entries of group k by level.
+func (p *Plan) AddLevels(k uint64, of Bits, levels *[entry.NumLevels]uint64) error {
+	at, err := p.read(k)
+	if err != nil {
+		return err
 	}
-	at := int(g-p.block.First) * index.GroupSize
-	for i, w := range yes {
+	of.each(func(i int) {
+		levels[p.d.Shapes[p.block.Shapes[at+i]].Level]++
+	})
+	return nil
+}
+
+// read makes the block of group k the present one, and returns its first entry in it.
+func (p *Plan) read(k uint64) (at int, err error) {
+	g := uint32(k - p.first)
+	if err := p.load(g); err != nil {
+		return 0, err
+	}
+	return int(g-p.block.First) * index.GroupSize, nil
+}
+
+func (b *Bits) each(visit func(i int)) {
+	for i, w := range b {
 		for ; w != 0; w &= w - 1 {
-			s := p.block.Shapes[at+64*i+bits.TrailingZeros64(w)]
-			levels[p.d.Shapes[s].Level]++
+			visit(64*i + bits.TrailingZeros64(w))
 		}
 	}
-	return unsure, nil
+}
+
+// Times are the lowest and highest timestamp in group k, which the index covers.
+func (p *Plan) Times(k uint64) (low, high int64, err error) {
+	if err := p.dictionary(); err != nil {
+		return 0, 0, err
+	}
+	t := p.d.Times[k-p.first]
+	return t[0], t[1], nil
+}
+
+// AddValues counts entries of group k by the values of a field, as CountBy does: missing are those without a value. ok is
+// false where the index does not have the values of every entry.
+func (p *Plan) AddValues(k uint64, of Bits, f Field, counts map[string]uint64) (missing uint64, ok bool, err error) {
+	if err := p.dictionary(); err != nil {
+		return 0, false, err
+	}
+	kind, isPath := kindOfPath[f.Root]
+	if !isPath || f.Root != Metadata && f.Path != "" {
+		return 0, false, nil
+	}
+	for i := range p.d.Shapes {
+		if p.d.Shapes[i].Keys == 0 {
+			return 0, false, nil
+		}
+	}
+	path := slices.IndexFunc(p.d.Paths, func(at index.Path) bool { return at.Kind == kind && at.Name == f.Path })
+	if path < 0 {
+		return uint64(of.Len()), true, nil
+	}
+	column := p.d.Paths[path].Column - 1
+	if column < 0 {
+		return 0, false, nil
+	}
+	if !p.columns[column] {
+		p.columns[column], p.has = true, false
+	}
+	at, err := p.read(k)
+	if err != nil {
+		return 0, false, err
+	}
+	var entries [256]uint64 // by tuple plus one
+	of.each(func(i int) { entries[p.block.Tuples[column][at+i]]++ })
+	missing = entries[0]
+	for t, tuple := range p.d.Paths[path].Tuples {
+		n := entries[t+1]
+		if n == 0 {
+			continue
+		}
+		none := true
+		for _, v := range tuple.Values {
+			if v.Kind.IsScalar() {
+				counts[v.Text] += n
+				none = false
+			}
+		}
+		if none {
+			missing += n
+		}
+	}
+	return missing, true, nil
 }
 
 type andPart []part
@@ -348,7 +432,7 @@ func (p *Plan) part(n Node) (part, error) {
 }
 
 func (allPart) group(*Plan, uint32) state                 { return all }
-func (allPart) lines(*Plan, uint32, int) (bitmap, bitmap) { return everything, everything }
+func (allPart) lines(*Plan, uint32, int) (Bits, Bits) { return everything, everything }
 func (allPart) shape(*Plan, int) state                    { return all }
 func (n andPart) group(p *Plan, g uint32) state {
 	return n.each(func(s part) state { return s.group(p, g) })
@@ -385,7 +469,7 @@ func (n orPart) each(of func(part) state) state {
 	return most
 }
 
-func (n andPart) lines(p *Plan, g uint32, from int) (yes, may bitmap) {
+func (n andPart) lines(p *Plan, g uint32, from int) (yes, may Bits) {
 	yes, may = everything, everything
 	for _, s := range n {
 		y, m := s.lines(p, g, from)
@@ -393,14 +477,14 @@ func (n andPart) lines(p *Plan, g uint32, from int) (yes, may bitmap) {
 			yes[i] &= y[i]
 			may[i] &= m[i]
 		}
-		if may == (bitmap{}) {
+		if may == (Bits{}) {
 			break
 		}
 	}
 	return yes, may
 }
 
-func (n orPart) lines(p *Plan, g uint32, from int) (yes, may bitmap) {
+func (n orPart) lines(p *Plan, g uint32, from int) (yes, may Bits) {
 	for _, s := range n {
 		y, m := s.lines(p, g, from)
 		for i := range y {
@@ -411,7 +495,7 @@ func (n orPart) lines(p *Plan, g uint32, from int) (yes, may bitmap) {
 	return yes, may
 }
 
-func (n notPart) lines(p *Plan, g uint32, from int) (yes, may bitmap) {
+func (n notPart) lines(p *Plan, g uint32, from int) (yes, may Bits) {
 	y, m := n.part.lines(p, g, from)
 	for i := range y {
 		yes[i], may[i] = ^m[i], ^y[i]

@@ -251,7 +251,7 @@ func (a *atom) shape(p *Plan, i int) state {
 	return none
 }
 
-func (a *atom) lines(p *Plan, g uint32, from int) (yes, may bitmap) {
+func (a *atom) lines(p *Plan, g uint32, from int) (yes, may Bits) {
 	if a.any != nil && !a.any.Has(g) || a.never {
 		return yes, may
 	}
@@ -432,16 +432,16 @@ func (t timePart) group(p *Plan, g uint32) state {
 
 func (t timePart) shape(*Plan, int) state { return mixed }
 
-func (t timePart) lines(p *Plan, g uint32, _ int) (yes, may bitmap) { return t.group(p, g).lines() }
+func (t timePart) lines(p *Plan, g uint32, _ int) (yes, may Bits) { return t.group(p, g).lines() }
 
-func (s state) lines() (yes, may bitmap) {
+func (s state) lines() (yes, may Bits) {
 	switch s {
 	case all:
 		return everything, everything
 	case mixed:
-		return bitmap{}, everything
+		return Bits{}, everything
 	}
-	return bitmap{}, bitmap{}
+	return Bits{}, Bits{}
 }
 
 // A spanPart compares what grows from entry to entry, or nearly so: a group's lowest and highest say enough.
@@ -487,7 +487,7 @@ func (s spanPart) compare(low, high string, op Op, i int) state {
 
 func (s spanPart) shape(*Plan, int) state { return mixed }
 
-func (s spanPart) lines(p *Plan, g uint32, _ int) (yes, may bitmap) { return s.group(p, g).lines() }
+func (s spanPart) lines(p *Plan, g uint32, _ int) (yes, may Bits) { return s.group(p, g).lines() }
 
 // An idPart is an entry's id, whose low 32 bits are its index's.
 type idPart string
@@ -506,7 +506,7 @@ func (id idPart) group(p *Plan, g uint32) state {
 
 func (id idPart) shape(*Plan, int) state { return mixed }
 
-func (id idPart) lines(p *Plan, g uint32, _ int) (yes, may bitmap) { return id.group(p, g).lines() }
+func (id idPart) lines(p *Plan, g uint32, _ int) (yes, may Bits) { return id.group(p, g).lines() }
 
 // alignments says how the words can stand in a message: yes where without the words that were left out, else the sets of words, by
 // bits, that would have to be among these.
