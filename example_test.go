@@ -313,3 +313,25 @@ func receiver(d *ast.FuncDecl) (prefix string, ok bool) {
 	}
 	return name.Name + ".", true
 }
+
+func ExampleLog_Bundle() {
+	l, done := open()
+	defer done()
+	ctx := context.Background()
+	if _, err := l.Append(ctx, immutable.Event{Message: "deployed"}, immutable.Event{Level: immutable.Security, Message: "login failed"}); err != nil {
+		log.Fatal(err)
+	}
+	bundle, err := l.Bundle(ctx, immutable.BundleOptions{Levels: []immutable.Level{immutable.Security}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	page := immutable.BundlePage(bundle) // write it to a file, and open that in a browser
+
+	// Elsewhere, with a key that came another way.
+	report, err := immutable.VerifyBundle(page, immutable.VerifyBundleOptions{Keys: l.CurrentKeys()[1:]})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(report.Verdict, report.Entries, report.Complete)
+	// Output: proven 1 false
+}

@@ -94,7 +94,7 @@ func sourceDigest(t *testing.T) string {
 	for i, line := range lines {
 		if strings.Contains(line, "@") && !filepath.IsAbs(line) {
 			if i == 0 || lines[i-1] != line {
-				fmt.Fprintln(h, line)
+				h.Write([]byte(line + "\n"))
 			}
 			continue
 		}
@@ -102,7 +102,7 @@ func sourceDigest(t *testing.T) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fmt.Fprintf(h, "%s/%s %x\n", filepath.Base(filepath.Dir(line)), filepath.Base(line), sha256.Sum256(data))
+		h.Write(fmt.Appendf(nil, "%s/%s %x\n", filepath.Base(filepath.Dir(line)), filepath.Base(line), sha256.Sum256(data)))
 	}
 	return fmt.Sprintf("%x", h.Sum(nil))
 }
