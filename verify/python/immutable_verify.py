@@ -23,6 +23,7 @@ from immutable_format import (
     At, CONTROL, CannotRun, DECIMAL, Decoder, GROUP, IndexBuilder, MAX_BATCH, MAX_BATCH_ENTRIES, MAX_LINE,
     MAX_NOTE, MAX_PENDING, Position, Refuse, archive_frames, b64, check_timestamp, commit_line,
     history_notes, parse_entry, parse_producer_key, parse_vkey, segment_line, sha256, show, unbase64)
+from immutable_bundle import MAX_FILE, verify_bundle
 from immutable_keys import Chain, parse_log_keys
 
 MAX_FINDINGS = 1_000   # more are counted, not kept
@@ -429,7 +430,7 @@ class Verifier:
         for name in self.names("evidence"):
             match = re.fullmatch(r"([0-9]{20})(\.note|-(?:0|[1-9][0-9]*)\.tsr)", name)
             if not match:
-                self.find("evidence/" + name, None, None, "unknown name", name, "<size>.note or <size>-<n>.tsr")
+                self.note(f"evidence/{show(name)} is neither <size>.note nor <size>-<n>.tsr")
                 continue
             data = self.read("evidence/" + name, MAX_NOTE)
             if data is not None and match[2] == ".note":
@@ -457,14 +458,14 @@ class Verifier:
             self.note(f"{stamps} time stamps: only their imprints were compared, not who signed them (RFC 3161 needs X.509)")
 
     def check_pins(self):
-        """A pinned key proves something when all keys of one epoch are pinned: the chain leads from there to today."""
+        """A pinned key of an epoch stands for that epoch's checkpoints and, by the closing one, for all later ones."""
         known = self.chain.all_keys()
         for pin in self.pins:
             if pin not in known:
                 self.find("log.json", None, None, "pinned key is not one of the log's keys", [key.vkey[:80] for key in known], pin.vkey)
-        self.pinned = any(epoch.keys and set(epoch.keys) <= set(self.pins) for epoch in self.chain.epochs)
+        self.pinned = any(key in self.pins for epoch in self.chain.epochs for key in epoch.keys)
         if self.pins and not self.pinned:
-            self.note("the pinned keys prove nothing: it takes all keys of an epoch, and the log key alone does not count")
+            self.note("the log key alone proves nothing: pin a key of an epoch")
 
     def history_damage(self, bad):
         for offset, refuse in bad:
@@ -872,7 +873,7 @@ class Verifier:
                 self.find("immutable.log", None, index, "epoch entry's number", said, number)
             elif number > len(chain):
                 if self.last_kept and index < self.last_kept.size:
-                    self.find("epochs", None, index, f"has no line for epoch {number}" + DERIVED, f"{len(chain)} lines", f"at least {number}")
+                    self.crash_leftover("epochs", None, index, f"has no line for epoch {number}" + DERIVED, f"{len(chain)} lines", f"at least {number}")
                 elif number > len(chain) + 1:
                     self.find("immutable.log", None, index, f"epoch {number} begins before the one before it was closed", "no closing checkpoint", "one")
                 elif not self.keys:
@@ -1048,6 +1049,14 @@ def load_evidence(path):
     return path, data
 
 
+def load_bundle(path):
+    try:
+        with open(path, "rb") as f:
+            return f.read(MAX_FILE + 1)
+    except OSError as error:
+        raise CannotRun(f"{path}: {error.strerror}") from None
+
+
 def verify(directory, state_dir=None, pins=(), evidence=(), indexes=False, tries=4):
     if not os.path.isdir(directory):
         raise CannotRun(f"{directory} is not a directory")
@@ -1080,14 +1089,17 @@ def main(argv=None):
     parser.add_argument("--indexes", action="store_true", help="recompute the idx files")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--quiet", action="store_true", help="print the verdict only")
-    parser.add_argument("dir", metavar="DIR")
+    parser.add_argument("dir", metavar="DIR|BUNDLE", help="a log's directory, or an evidence bundle (HTML or JSON)")
     args = parser.parse_args(argv)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         state_dir = None if args.no_state else args.state_dir or default_state_dir()
-        report = verify(args.dir, state_dir, [pin for key in args.key for pin in load_pins(key)],
-                        [load_evidence(path) for path in args.checkpoint], args.indexes)
+        pins, evidence = [pin for key in args.key for pin in load_pins(key)], [load_evidence(path) for path in args.checkpoint]
+        if os.path.isfile(args.dir):
+            report = verify_bundle(load_bundle(args.dir), pins, evidence)
+        else:
+            report = verify(args.dir, state_dir, pins, evidence, args.indexes)
     except CannotRun as error:
         print(f"immutable_verify: {error}", file=sys.stderr)
         return 2
