@@ -185,6 +185,11 @@ func TestPublishedCheckpointsAreCosigned(t *testing.T) {
 			t.Errorf("witness %+v", w)
 		}
 	}
+	rep, err := VerifyDir(context.Background(), diskDir, x.cfg, VerifyOptions{NoHead: true, Policy: x.cfg.Policy})
+	must(t, err)
+	if rep.Verdict != Proven || len(rep.Notes) > 0 || !rep.Witnessed.Satisfied || rep.Witnessed.Size != l.Size() {
+		t.Errorf("verdict %s, witnessed %+v, findings %v, notes %v", rep.Verdict, rep.Witnessed, rep.Findings, rep.Notes)
+	}
 	// Checkpoints that are kept keep their cosignatures.
 	for _, size := range []uint64{5, l.Size()} {
 		note, err := x.disk.ReadFileRaw(fmt.Sprintf("%s/evidence/%020d.note", diskDir, size))

@@ -33,7 +33,7 @@ A key that lies beside the log proves little. Give it what was kept elsewhere:
 
   immutable verify --key example.com/audit+1a2b3c4d+AbC… --checkpoint monday.txt
   immutable verify /backup/logs --no-head --receipt receipt.json --proof entry12.tlog-proof
-  immutable verify proof-of-misbehaviour --key example.com/audit+1a2b3c4d+AbC…   explains what a witness has kept; exit code 1 if it holds
+  immutable verify proof-of-misbehaviour --key example.com/audit+1a2b3c4d+AbC…   what a witness has kept; 1 if it holds
   immutable verify --key auditor-keys --policy policy.txt --tsa-roots authorities.pem --entry 4711 --require-covered
   immutable verify --json --alert http://alerts.internal:9093/hook || echo "exit $?"
 
