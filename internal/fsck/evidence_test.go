@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/tree-of-life-system/immutable/internal/producer"
 	"github.com/tree-of-life-system/immutable/internal/segment"
 	"github.com/tree-of-life-system/immutable/internal/timestamp/tsatest"
+	"github.com/tree-of-life-system/immutable/internal/vfs/vfstest"
 	"github.com/tree-of-life-system/immutable/proof"
 )
 
@@ -418,6 +421,45 @@ func TestCosignaturesMayBeAddedMeanwhile(t *testing.T) {
 func (b *book) cosignedText() string {
 	text, _, _ := bytes.Cut(b.files["cosigned"], []byte("\n\n"))
 	return string(text) + "\n"
+}
+
+// What could not be compared, because the system refused to read the end of the log, is blamed on nothing.
+func TestUnreadableEndBlamesNothing(t *testing.T) {
+	a := tsatest.New(t, nil)
+	b := newHybrid(t, "example.com/log")
+	one := makeProducer(t, "one", producer.Ed25519)
+	b.register(one)
+	b.add(509)
+	b.publish(true)
+	b.begin() // at 510
+	b.add(3)
+	b.publish(true) // the closing checkpoint, of size 514
+	b.rotate()
+	b.seal(0, 512)
+	b.stampAt(a, 0, testTime)
+	b.files["cosigned"] = b.cosignAt(testTime, testWitness(t, "w1"), testWitness(t, "w2"))
+	b.files[evidenceFileName(514, -1)] = b.files["cosigned"]
+	b.send(one, 2)
+	b.close()
+	for _, fails := range []bool{false, true} {
+		o := b.trusting(a)
+		o.Keys, o.Epochs = b.vkeys(), [][]byte{b.files["epochs"]}
+		o.FS.(*vfstest.Disk).Fail = func(op vfstest.Op) error {
+			if fails && op.Kind == vfstest.OpRead && strings.HasSuffix(op.Name, "immutable.log") {
+				return syscall.EIO
+			}
+			return nil
+		}
+		r := verify(t, o)
+		verdict, completeness := Proven, Incomplete
+		if fails {
+			verdict, completeness = Unknown, NotKnown
+		}
+		want(t, r, verdict)
+		if len(r.Findings) != 0 || r.Completeness != completeness {
+			t.Errorf("reads fail: %v: %s, findings %v", fails, r.Completeness, r.Findings)
+		}
+	}
 }
 
 // The bounds are those that a search through all of them gives.
