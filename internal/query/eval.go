@@ -13,11 +13,13 @@ import (
 
 // A Matcher says which entries a query selects. It keeps buffers, so each goroutine has its own.
 type Matcher struct {
-	root Node
-	need need
+	root  Node
+	need  need
+	first needText // what of need is looked for in a block as a whole
 
 	low   []byte // the block, in lower case
-	clean bool   // see Block
+	clean bool   // see isClean; of the whole block
+	hits  []int  // where first is, the first in each line
 
 	index  uint64
 	line   entry.Line
@@ -28,25 +30,42 @@ type Matcher struct {
 }
 
 // NewMatcher prepares a query.
-func NewMatcher(q *Query) *Matcher { return &Matcher{root: q.Root, need: needOf(q.Root)} }
+func NewMatcher(q *Query) *Matcher {
+	m := &Matcher{root: q.Root, need: needOf(q.Root)}
+	m.first = rarest(m.need)
+	return m
+}
 
 // Block takes the bytes of some entry lines, of which Match is asked next. It says whether any of them may match.
 func (m *Matcher) Block(lines []byte) bool {
 	if m.need == nil {
 		return true
 	}
-	m.low = appendLower(m.low[:0], lines)
-	m.clean = isClean(m.low)
-	return !m.clean || m.need.in(m.low)
+	m.low, m.clean = appendLower(m.low[:0], lines)
+	if m.first == nil {
+		return !m.clean || m.need.in(m.low)
+	}
+	m.hits = linesWith(m.hits[:0], m.low, m.first)
+	return !m.clean || len(m.hits) > 0
+}
+
+// may says whether the line of the block has what it needs, or what it has cannot be told so.
+func (m *Matcher) may(from, to int) bool {
+	if m.need == nil {
+		return true
+	}
+	i, _ := slices.BinarySearch(m.hits, from)
+	low := m.low[from:to]
+	if (m.first == nil || i < len(m.hits) && m.hits[i] < to) && m.need.in(low) {
+		return true
+	}
+	return !m.clean && !isClean(low)
 }
 
 // Match says whether the query selects the line of the block that begins at offset from. index is the entry's.
 func (m *Matcher) Match(line []byte, from int, index uint64) (bool, error) {
-	if m.need != nil {
-		low := m.low[from : from+len(line)]
-		if !m.need.in(low) && (m.clean || isClean(low)) {
-			return false, nil
-		}
+	if !m.may(from, from+len(line)) {
+		return false, nil
 	}
 	if !timely(m.root, line) {
 		return false, nil

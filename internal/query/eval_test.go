@@ -322,13 +322,34 @@ func TestAppendLowerIsASCIILowerCase(t *testing.T) {
 		for c := range 256 {
 			all = append(all, byte(c))
 		}
-		for i, got := range appendLower(nil, all) {
+		low, _ := appendLower(nil, all)
+		for i, got := range low {
 			want := all[i]
 			if want >= 'A' && want <= 'Z' {
 				want += 'a' - 'A'
 			}
 			if got != want {
 				t.Fatalf("%#x becomes %#x, want %#x", all[i], got, want)
+			}
+		}
+	}
+}
+
+// TestAppendLowerKnowsWhatIsClean at every alignment.
+func TestAppendLowerKnowsWhatIsClean(t *testing.T) {
+	for _, c := range []struct {
+		text  string
+		clean bool
+	}{
+		{"plain text", true}, {`a "quote" \\ \n \t`, true}, {`\u0041`, false}, {"\u212a", false}, {"\u017f", false}, {"für 日本", true}, {`\`, true}, {"\\", true},
+	} {
+		for before := range 20 {
+			for after := range 20 {
+				text := strings.Repeat("A", before) + c.text + strings.Repeat("z", after)
+				low, clean := appendLower(nil, []byte(text))
+				if clean != c.clean || clean != isClean(low) {
+					t.Fatalf("%q is clean: %v, by isClean %v, want %v", text, clean, isClean(low), c.clean)
+				}
 			}
 		}
 	}

@@ -44,7 +44,40 @@ func (n needOne) in(low []byte) bool {
 // isClean says that ASCII letters, digits and spaces of a decoded text stand as themselves in these bytes, in either case:
 // none is spelled with an escape, and none of the two other characters that fold to ASCII is there.
 func isClean(low []byte) bool {
-	return !bytes.Contains(low, []byte(`\u`)) && !bytes.Contains(low, []byte("\u212a")) && !bytes.Contains(low, []byte("\u017f"))
+	return !bytes.Contains(low, []byte(`\u`)) && !bytes.Contains(low, []byte(kelvin)) && !bytes.Contains(low, []byte(longS))
+}
+
+const kelvin, longS = "\u212a", "\u017f"
+
+// rarest is the text of a need that is looked for first: the longest of those that must all be there. nil if there is none.
+func rarest(n need) (best needText) {
+	switch n := n.(type) {
+	case needText:
+		return n
+	case needAll:
+		for _, sub := range n {
+			if text := rarest(sub); len(text) > len(best) {
+				best = text
+			}
+		}
+	}
+	return best
+}
+
+// linesWith are offsets at which text is, the first in each line that has it.
+func linesWith(dst []int, block, text []byte) []int {
+	for at := 0; ; {
+		i := bytes.Index(block[at:], text)
+		if i < 0 {
+			return dst
+		}
+		dst = append(dst, at+i)
+		end := bytes.IndexByte(block[at+i:], '\n')
+		if end < 0 {
+			return dst
+		}
+		at += i + end
+	}
 }
 
 func needOf(n Node) need {
@@ -140,7 +173,8 @@ func pathNeed(f *Field) (all needAll) {
 	}
 	for _, name := range strings.Split(f.Path, ".") {
 		// Names are not folded when they are compared, so only ASCII letters of a name are in lower case here.
-		all = all.with(textNeed(string(appendLower(nil, []byte(name)))))
+		low, _ := appendLower(nil, []byte(name))
+		all = all.with(textNeed(string(low)))
 	}
 	return all
 }
@@ -176,29 +210,49 @@ func regexpNeed(re *syntax.Regexp) need {
 	return nil
 }
 
-// appendLower appends b with A to Z in lower case.
-func appendLower(dst, b []byte) []byte {
-	const (
-		ones  = 0x0101010101010101
-		highs = 0x8080808080808080
-	)
+const (
+	ones  = 0x0101010101010101
+	highs = 0x8080808080808080
+)
+
+// appendLower appends b with A to Z in lower case, and says whether it is clean.
+func appendLower(dst, b []byte) (out []byte, clean bool) {
 	from := len(dst)
 	dst = append(dst, b...)
-	out := dst[from:]
+	low := dst[from:]
+	beyond, escaped := uint64(0), false
 	i := 0
-	for ; i+8 <= len(out); i += 8 {
-		x := binary.LittleEndian.Uint64(out[i:])
+	for ; i+8 <= len(low); i += 8 {
+		x := binary.LittleEndian.Uint64(low[i:])
 		seven := x &^ highs
 		// The high bit of a byte tells whether its low seven bits are at least 'A', and at least 'Z'+1.
 		upper := (seven + ones*(0x80-'A')) &^ (seven + ones*(0x80-'Z'-1)) &^ x & highs
-		binary.LittleEndian.PutUint64(out[i:], x|upper>>2)
-	}
-	for ; i < len(out); i++ {
-		if c := out[i]; c-'A' < 26 {
-			out[i] = c | 0x20
+		binary.LittleEndian.PutUint64(low[i:], x|upper>>2)
+		beyond |= x
+		if y := x ^ ones*'\\'; (y-ones)&^y&highs != 0 { // some byte is a backslash
+			escaped = escaped || escapes(low[i:min(i+9, len(low))])
 		}
 	}
-	return dst
+	for ; i < len(low); i++ {
+		c := low[i]
+		if c-'A' < 26 {
+			low[i] = c | 0x20
+		}
+		beyond |= uint64(c)
+		escaped = escaped || escapes(low[i:min(i+2, len(low))])
+	}
+	clean = !escaped && (beyond&highs == 0 || !bytes.Contains(low, []byte(kelvin)) && !bytes.Contains(low, []byte(longS)))
+	return dst, clean
+}
+
+// escapes says whether an escape of four hex digits begins in b, but for its last byte.
+func escapes(b []byte) bool {
+	for i := 0; i+1 < len(b); i++ {
+		if b[i] == '\\' && b[i+1]|0x20 == 'u' {
+			return true
+		}
+	}
+	return false
 }
 
 // Nano is t in Unix nanoseconds; times outside their range become its ends.
