@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -685,5 +686,80 @@ func TestFilterMatchesAndMarks(t *testing.T) {
 		if want := strings.HasPrefix(entries[i].Message, "failed login"); err != nil || got != want {
 			t.Errorf("entry %d: %v, %v, want %v", i, got, err, want)
 		}
+	}
+}
+
+// TestForgedIndexNeverChangesAnAnswer damages the files in index/: answers stay, and where an index could not be used the
+// explanation says so.
+func TestForgedIndexNeverChangesAnAnswer(t *testing.T) {
+	l, d, entries := mixedLog(t, variedEvents(2000))
+	queries := []Query{
+		{Text: "failed login"},
+		{Text: "user.name:user-7 OR amount:>=48"},
+		{Text: `took NOT ok:true /s1[0-9]/`},
+		{Levels: []Level{Audit}, Since: entries[400].Timestamp, Until: entries[1700].Timestamp},
+	}
+	type answer struct {
+		count     uint64
+		indexes   []uint64
+		byLevel   []CountRow
+		byName    []CountRow
+		histogram []Bucket
+	}
+	ask := func(l *Log, q Query) (a answer, x Explain) {
+		q.Explain = &x
+		c, err := l.Count(context.Background(), q)
+		must(t, err)
+		a.indexes = indexesOf(searchAll(t, l, q))
+		lacking := x.WithoutIndex
+		level, err := l.CountBy(context.Background(), q, "level")
+		must(t, err)
+		name, err := l.CountBy(context.Background(), q, "user.name")
+		must(t, err)
+		h, err := l.Histogram(context.Background(), q, 20*time.Millisecond)
+		must(t, err)
+		a.count, a.byLevel, a.byName, a.histogram = c.N, level.Rows, name.Rows, h.Buckets
+		x.WithoutIndex = max(x.WithoutIndex, lacking)
+		return a, x
+	}
+	var want []answer
+	for _, q := range queries {
+		a, x := ask(l, q)
+		want = append(want, a)
+		if x.WithoutIndex > 0 {
+			t.Fatalf("%q: %v", q.Text, x.Notes)
+		}
+	}
+	r := rand.New(rand.NewPCG(5, 5))
+	files := allFiles(t, d, diskDir+"/"+indexDir)
+	names := slices.Sorted(maps.Keys(files))
+	said := 0
+	for round := range rounds(24, 600) {
+		c := d.Clone()
+		c.SetFail(nil)
+		name := names[round%len(names)]
+		data := slices.Clone(files[name])
+		at := r.IntN(len(data))
+		if round%5 == 0 {
+			data = data[:at]
+		} else {
+			data[at] ^= 1 << r.IntN(8)
+		}
+		must(t, c.WriteFileRaw(name, data))
+		ro, err := Open(diskDir, readOnly(diskConfig(c, newClock())))
+		must(t, err)
+		for i, q := range queries {
+			got, x := ask(ro, q)
+			if !reflect.DeepEqual(got, want[i]) {
+				t.Fatalf("byte %d of %s: %q gives\n%+v, want\n%+v", at, name, q.Text, got, want[i])
+			}
+			if x.WithoutIndex > 0 {
+				said++
+			}
+		}
+		must(t, ro.Close())
+	}
+	if said == 0 {
+		t.Error("no damage was noticed")
 	}
 }
