@@ -129,6 +129,15 @@ func (v *View) tile(level int, t uint64) ([]proof.Hash, error) {
 	return tile, nil
 }
 
+// Tile returns the hashes number 256t … of a level from 1 on, over 256^level leaves each, that the trusted tree has: 256 of them,
+// or fewer at its right edge. The slice must not be changed.
+func (v *View) Tile(level int, t uint64) ([]proof.Hash, error) {
+	if level < 1 || level >= numLevels || t > wholeAt(level, v.size/GroupSize)/GroupSize {
+		return nil, fmt.Errorf("tile %d of level %d: a tree of size %d has none", t, level, v.size)
+	}
+	return v.tile(level, t)
+}
+
 // Inclusion returns the proof that the entry at index is in the trusted tree. leaves are those of index's group, 256 or,
 // in the last group, fewer; they are checked first.
 func (v *View) Inclusion(index uint64, leaves []proof.Hash) ([]proof.Hash, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/tree-of-life-system/immutable/internal/vfs/vfstest"
@@ -486,5 +487,55 @@ func TestViewWorksWithoutHigherLevels(t *testing.T) {
 	}
 	if b, err := d.ReadFileRaw("log/tree/2"); err == nil {
 		t.Errorf("a reader wrote %d bytes", len(bytes.TrimSpace(b)))
+	}
+}
+
+func TestTilesAreTheHashesOfTheTrustedTree(t *testing.T) {
+	const groups = 2000
+	d, dir := newDir(t)
+	s := open(t, d, dir)
+	appendFake(s, groups)
+	flushed(t, s)
+	f, err := s.Frontier(groups)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := s.View(f.Size(), f.Root(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var level2 []proof.Hash
+	for k := uint64(0); k*GroupSize < groups; k++ {
+		tile, err := v.Tile(1, k)
+		if err != nil || uint64(len(tile)) != min(GroupSize, groups-k*GroupSize) {
+			t.Fatalf("tile %d: %d hashes, %v", k, len(tile), err)
+		}
+		for i, got := range tile {
+			if got != fakeGroup(k*GroupSize+uint64(i)) {
+				t.Fatalf("tile %d: hash %d is another", k, i)
+			}
+		}
+		if len(tile) == GroupSize {
+			level2 = append(level2, proof.Root(tile))
+		}
+	}
+	if tile, err := v.Tile(2, 0); err != nil || !slices.Equal(tile, level2) {
+		t.Errorf("level 2: %d hashes, want %d: %v", len(tile), len(level2), err)
+	}
+	for _, c := range []struct {
+		level int
+		t     uint64
+	}{{0, 0}, {-1, 0}, {1, 8}, {2, 1}, {1, 1 << 62}, {numLevels, 0}, {100, 0}} {
+		if _, err := v.Tile(c.level, c.t); err == nil {
+			t.Errorf("there is a tile %d of level %d", c.t, c.level)
+		}
+	}
+	flip(t, d, "log/tree/1", 300*proof.HashSize)
+	r := open(t, d, dir)
+	if v, err = r.View(f.Size(), f.Root(), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.Tile(1, 1); err == nil {
+		t.Error("a changed hash is in a tile")
 	}
 }
