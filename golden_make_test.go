@@ -60,6 +60,18 @@ func vectorSigner(t testing.TB, origin string) *keys.Signer {
 	return s
 }
 
+// vectorEpoch is the key file of an epoch, made from origin and number alone.
+func vectorEpoch(t testing.TB, origin string, number uint64) []byte {
+	t.Helper()
+	var out []byte
+	for _, typ := range []byte{proof.TypeEd25519, proof.TypeMLDSA44} {
+		k, err := proof.NewKey(typ, origin, sha256.Sum256(fmt.Appendf(nil, "golden vectors, not a secret: %s, epoch %d, type %d", origin, number, typ)))
+		must(t, err)
+		out = append(append(out, k.String()...), '\n')
+	}
+	return out
+}
+
 // A maker makes vectors with the real writer, on a disk in memory.
 type maker struct {
 	t     testing.TB
@@ -432,6 +444,7 @@ func makeVectors(t testing.TB) []*vector {
 	g.notes()
 	g.outside()
 	g.sealed()
+	g.epochs()
 	return g.all
 }
 
@@ -1044,4 +1057,95 @@ func (g *vectors) sealed() {
 		delete(v.files, "head")
 		v.files["log/checkpoints"] = append(keptNote(g.t, v.files["log/checkpoints"], 0), '\n')
 	}, checkpointsName)
+}
+
+// giveEpoch puts the keys of an epoch where the writer, which would draw them, takes them from.
+func (m *maker) giveEpoch(number uint64) {
+	m.t.Helper()
+	m.put(fmt.Sprintf("%s/keys/epoch-%d", m.state(vectorOrigin), number), vectorEpoch(m.t, vectorOrigin, number))
+}
+
+// epochs makes logs whose keys are rotated, and changes what proves them.
+func (g *vectors) epochs() {
+	ctx := context.Background()
+	m := newMaker(g.t, vectorOrigin)
+	m.cfg.vkeys = 3
+	m.giveEpoch(0)
+	m.giveEpoch(1)
+	m.open()
+	m.add(3)
+	must(g.t, m.l.RotateKeys(ctx))
+	m.giveEpoch(2)
+	m.add(2)
+	must(g.t, m.l.beginEpoch(ctx, false))
+	waiting := m.take()
+	m.add(1)
+	unlinked := m.stop(func() error { return m.l.publisher.publish(false) }, func(op vfstest.Op) bool {
+		return strings.HasSuffix(op.Name, "/"+epochsName+".new") || strings.HasSuffix(op.Name, nextDir+"/"+epochsName)
+	})
+	stolen, err := keys.LoadEpoch(m.disk, m.state(vectorOrigin)+"/keys", vectorOrigin, 1)
+	must(g.t, err)
+	m.publish()
+	m.add(1)
+	m.close()
+	m.open()
+	base := m.take()
+	pins := m.l.VerifierKeys()
+	base.vkey, waiting.vkey, unlinked.vkey = pins[1], pins[1], pins[1]
+	g.add("hybrid", "a log with an Ed25519 and an ML-DSA-44 key in each of three epochs; epoch 0's Ed25519 key is pinned", base)
+	waiting.base, unlinked.base = base.name, base.name
+	g.add("epoch-waits", "the entry of epoch 2 is committed, and no checkpoint closes epoch 1 yet; the head is not clean", waiting)
+	g.add("epoch-unlinked", "the closing checkpoint of epoch 1 is kept, and epochs does not have the line of epoch 2 yet; the head is not clean", unlinked)
+	pinned := func(name, comment, key string, expect fsck.Verdict) {
+		g.without(name, comment, base, expect).vkey = key
+	}
+	pinned("hybrid-ml-dsa", "nothing but epoch 0's ML-DSA-44 key is known from outside", pins[2], Proven)
+	pinned("hybrid-log-key", "nothing but the log key is known from outside: whoever stole it can sign any history", pins[0], Consistent)
+	pinned("hybrid-later", "nothing but epoch 1's ML-DSA-44 key is known from outside", stolen.VKeys()[1], Proven)
+
+	file := "log/" + epochsName
+	lines := bytes.SplitAfter(base.files[file], []byte("\n"))
+	g.refute("epochs-missing", "epochs is gone", base, func(v *vector) { delete(v.files, file) }, epochsName)
+	g.also(checkpointsName) // or what cannot be opened without it
+	g.refute("epochs-line", "epochs lacks its last line, and the head is clean", base, func(v *vector) { v.files[file] = lines[0] }, epochsName)
+	g.also(checkpointsName)
+	g.refute("epochs-bit", "one bit of epochs differs", base, func(v *vector) { g.flip(v, file, len(lines[0])-1000) }, epochsName)
+	g.refute("epochs-more", "epochs has a line more", base, func(v *vector) { v.files[file] = slices.Concat(v.files[file], lines[1]) }, epochsName)
+
+	m.add(1)
+	must(g.t, m.l.publisher.publish(false))
+	open := m.take()
+	open.vkey, open.base = pins[1], base.name
+	g.add("hybrid-open", "the newest checkpoint is not kept; the head is not clean", open)
+	size, root := m.l.Size(), m.l.root
+	text := proof.Checkpoint{Origin: vectorOrigin, Size: size, Root: root}.Text()
+	newest := func(name, comment string, note []byte) {
+		g.refute(name, comment, open, func(v *vector) { v.files["log/checkpoint"] = note }, checkpointName)
+	}
+	good := bytes.SplitAfter(open.files["log/checkpoint"], []byte("\n"))
+	newest("checkpoint-stripped", "the ML-DSA-44 signature was taken off the newest checkpoint", bytes.Join(good[:len(good)-2], nil))
+	newest("checkpoint-log-key", "only the log key signed the newest checkpoint", g.sign(text))
+	old, err := keys.SignCheckpoint(g.signer, stolen, proof.Checkpoint{Origin: vectorOrigin, Size: size, Root: root}, 1772366400)
+	must(g.t, err)
+	newest("checkpoint-old-keys", "the keys of a closed epoch signed a checkpoint above the closing one", old)
+	g.refute("epoch-unclosed", "the closing checkpoint of epoch 1 is gone from checkpoints: the first above the entry is signed by the keys that the entry names", base, func(v *vector) {
+		notes, err := proof.SplitNotes(v.files["log/checkpoints"])
+		must(g.t, err)
+		v.files["log/checkpoints"] = bytes.Replace(v.files["log/checkpoints"], append(bytes.Clone(notes[len(notes)-2]), '\n'), nil, 1)
+		v.head = false
+		delete(v.files, "head")
+	}, checkpointsName)
+	g.also(checkpointName, epochsName)
+	m.close()
+
+	m = newMaker(g.t, vectorOrigin)
+	m.open()
+	m.add(2)
+	m.giveEpoch(1)
+	must(g.t, m.l.RotateKeys(ctx))
+	m.add(1)
+	m.close()
+	m.open()
+	g.add("upgraded", "a log that was made with one key, and then got those of epoch 1", m.take())
+	m.close()
 }
