@@ -335,33 +335,12 @@ func (c *check) readIdentity() {
 		c.find(Finding{File: identity.LogName, Offset: -1, Index: -1, What: err.Error(), Hint: "without it neither the log's name nor its keys are known: signatures are not checked"})
 		return
 	}
-	if !keyForm(own) {
-		c.find(Finding{
-			File: identity.LogName, Offset: -1, Index: -1, What: "its keys have none of the three forms", Got: strings.Join(log.VKeys, " "),
-			Want: "no key, the log key, or the log key and the Ed25519 and ML-DSA-44 keys of epoch 0, with different ids", Hint: "signatures are not checked",
-		})
-		return
-	}
 	c.known, c.origin = true, log.Origin
 	c.rep.Origin, c.rep.VKeys, c.rep.Signed = log.Origin, log.VKeys, len(own) > 0
 	if len(own) > 0 {
 		c.log, c.first = own[0], own[max(0, len(own)-2):]
 	}
 	c.pin()
-}
-
-// keyForm says whether these can be the keys of a log.json.
-func keyForm(own []proof.Key) bool {
-	switch len(own) {
-	case 0:
-		return true
-	case 1:
-		return own[0].Type() == proof.TypeEd25519
-	case 3:
-		ids := own[0].ID() != own[1].ID() && own[0].ID() != own[2].ID() && own[1].ID() != own[2].ID()
-		return ids && own[0].Type() == proof.TypeEd25519 && own[1].Type() == proof.TypeEd25519 && own[2].Type() == proof.TypeMLDSA44
-	}
-	return false
 }
 
 func hasKey(keys []proof.Key, k proof.Key) bool {

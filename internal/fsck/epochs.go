@@ -78,7 +78,7 @@ type epochs struct {
 	cur   *epoch // of the next size; nil in a log without keys, and where log.json could not be read
 	queue []epochEntry
 	open  *epochEntry // read, and not covered by a kept checkpoint yet
-	path  *trail      // of the open one, until it is covered; nil where it cannot be computed
+	path  *trail      // of the open one, until it is covered
 	lost  bool        // entries are missing, and epoch entries may be among them
 
 	ids   map[uint32]uint64    // key id to epoch, of every epoch
@@ -194,10 +194,7 @@ func (j *joiner) beginEpoch() {
 		j.c.find(f)
 		return
 	}
-	e.open = &n
-	if j.rootOK {
-		e.path = &trail{index: n.index, left: j.f}
-	}
+	e.open, e.path = &n, &trail{index: n.index, left: j.f}
 }
 
 // badKeys says why the keys of an epoch cannot be this log's.
@@ -287,7 +284,7 @@ func (j *joiner) settleNote(cl *claim) {
 	e.verifying = append(e.verifying, v)
 	if cl.kept && e.open != nil && cl.size > e.open.index {
 		if j.reap(0) {
-			j.closeEpoch(cl, v.differs == nil && j.rootOK)
+			j.closeEpoch(cl, v.differs == nil)
 		}
 		return
 	}
@@ -356,7 +353,7 @@ func (j *joiner) closeEpoch(cl *claim, agrees bool) {
 	for _, p := range e.pins {
 		p.chained = p.chained || p.covers && p.size == cl.size && p.epoch == int64(e.cur.number)
 	}
-	if agrees && e.path != nil {
+	if agrees {
 		j.c.chainFile.compare(j.link(open, cl))
 	} else {
 		j.c.chainFile.lost = true
