@@ -346,7 +346,7 @@ func TestRestoredMachineIsRefused(t *testing.T) {
 		t.Errorf("the evidence is of size %d: %v", c.Size, err)
 	}
 	// It is kept, and it is refused every time.
-	x.refusedBy(t, "rolled back")
+	_ = x.refusedBy(t, "rolled back")
 	kept := 0
 	for _, f := range x.disk.Files() {
 		if strings.Contains(f, "/witnessed-") {
@@ -386,7 +386,7 @@ func TestForkIsRefusedWithAProof(t *testing.T) {
 			}
 			must(t, l.Close())
 			x.cfg.Policy = policy
-			x.refusedBy(t, "forked")
+			_ = x.refusedBy(t, "forked")
 			found := false
 			for _, f := range x.disk.Files() {
 				if !strings.Contains(f, "/misbehaviour-") {

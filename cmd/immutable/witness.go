@@ -120,7 +120,7 @@ func (w *witnessCall) open() (*witness.Server, error) {
 	return witness.New(vfs.OS(), dir, witness.Config{Name: w.name, Logs: keys, Logger: w.logger()})
 }
 
-func (w *witnessCall) serve() error {
+func (w *witnessCall) serve() (err error) {
 	hangup := make(chan os.Signal, 1) // before the answer that says that it runs
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -128,7 +128,7 @@ func (w *witnessCall) serve() error {
 	if err != nil {
 		return err
 	}
-	defer s.Close()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	var lc net.ListenConfig
 	listener, err := lc.Listen(w.ctx, "tcp", w.listen)
 	if err != nil {
