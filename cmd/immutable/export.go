@@ -8,7 +8,7 @@ import (
 	"github.com/tree-of-life-system/immutable/proof"
 )
 
-const exportUsage = `immutable export
+const exportUsage = `immutable export [tiles OUT]
 
 Prints the whole log, or a part of it, proven while it is read:
 
@@ -18,6 +18,11 @@ Prints the whole log, or a part of it, proven while it is read:
   log         the earlier system's immutable.log: {"id","timestamp","level","message","metadata","hostname","pid"}, one a line
   index       the log-index.json of that immutable.log: an array of {"index","id","timestamp","level","offset","length"}, bytes
 
+tiles writes the log as C2SP tlog-tiles into the directory OUT: what clients and monitors of transparency logs read. A second time it
+adds what is new, also after one that was cut short. It refuses a directory that holds what this log contradicts (exit code 1).
+` + "`immutable verify OUT --key KEYS`" + ` recomputes it.
+
+  immutable export tiles --dir /var/log/audit /srv/www/audit
   immutable export > logs.jsonl
   immutable export --format blockchain > blockchain.json
   immutable export --from 1000 --limit 1000
@@ -33,7 +38,13 @@ func setupExport(c *call) func() error {
 	c.set.Uint64Var(&q.From, "from", 0, "")
 	c.set.IntVar(&q.Limit, "limit", 0, "")
 	return func() error {
-		if err := c.arguments(0, 0, "no arguments"); err != nil {
+		if len(c.args) > 0 && c.args[0] == "tiles" {
+			if len(c.args) != 2 || q.From > 0 || q.Limit != 0 || *format != "jsonl" {
+				return c.usagef("want tiles OUT, the whole log")
+			}
+			return exportTiles(c, c.args[1])
+		}
+		if err := c.arguments(0, 0, "no arguments, or tiles OUT"); err != nil {
 			return err
 		}
 		if q.Limit < 0 {

@@ -10,7 +10,7 @@ const timeUsage = `immutable time stamp [DIR] --authority URL
 
 Asks a time-stamping authority (RFC 3161, over HTTP) for its word on the newest state of the log: everything that is in it now
 existed before the authority's time. The stamp is kept in evidence/, and an entry names it: what is appended after that entry is
-not older. Nobody is trusted by asking: ` + "`immutable verify --time-roots`" + ` says whose word counts.
+not older. Nobody is trusted by asking: ` + "`immutable verify --tsa-roots`" + ` says whose word counts.
 
   immutable time stamp --authority http://timestamp.example.com/tsr
   immutable time stamp /var/log/audit --authority http://timestamp.example.com/tsr --json

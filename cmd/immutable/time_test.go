@@ -28,7 +28,7 @@ func TestTrustScripts(t *testing.T) {
 				e.Setenv("AUTHORITY", server.URL+"/tsr")
 				return nil
 			},
-			Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"code": exitsWith},
+			Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"code": exitsWith, "tamper": tamper},
 		})
 	})
 }

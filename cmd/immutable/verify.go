@@ -96,6 +96,12 @@ func setupVerify(c *call) func() error {
 			}
 			return files.run(&o)
 		}
+		if isTiles(c.args) {
+			if err != nil {
+				return err
+			}
+			return files.tiles(c.args[0], &o)
+		}
 		if len(c.args) == 1 {
 			c.dir = c.args[0]
 		}

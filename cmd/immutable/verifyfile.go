@@ -21,6 +21,7 @@ const fileUsage = `
   immutable verify ann.html --key auditor-keys       an evidence bundle (` + "`immutable bundle`" + `), as a page or as data
   immutable verify entry12.tlog-proof --entry-file entry12.json --key auditor-keys --epochs epochs
   immutable verify all.jsonl --checkpoint monday.txt --key auditor-keys     an export (` + "`immutable export`" + `)
+  immutable verify /srv/www/audit --key auditor-keys                        an export (` + "`immutable export tiles`" + `)
   immutable verify --page --out verifier.html        the page that verifies bundles, without one
 
   --entry-file FILE      the entry that a .tlog-proof is of, as ` + "`immutable prove --entry-out`" + ` writes it
