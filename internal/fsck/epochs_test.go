@@ -458,6 +458,28 @@ func TestLeftoversOfAKeyRotation(t *testing.T) {
 	}
 }
 
+// A note behind the end of the log that its epoch's keys did not sign is no note: the end of the history may be torn there.
+func TestUnsignedNoteBehindTheEndMayBeTorn(t *testing.T) {
+	for _, signed := range []bool{false, true} {
+		b := newHybrid(t, "example.com/log")
+		b.noHead = true
+		b.add(3)
+		b.publish(true)
+		text := proof.Checkpoint{Origin: b.origin, Size: 5, Root: proof.Hash{1}}.Text()
+		note, err := b.signer.Sign(text)
+		must(t, err)
+		if signed {
+			note = b.note(text)
+		}
+		b.files["checkpoints"] = append(append(slices.Clone(b.files["checkpoints"]), note...), '\n')
+		if signed {
+			refuted(t, b.options(), "checkpoints", "shorter than its checkpoint")
+			continue
+		}
+		want(t, verify(t, b.options()), Unknown)
+	}
+}
+
 // A pinned key stands for its epoch and, by the chain of keys, for all that follow.
 func TestPinnedKeysOfEpochs(t *testing.T) {
 	const origin = "example.com/log"

@@ -286,4 +286,60 @@ func TestProducersAreLimited(t *testing.T) {
 	if len(j.producers.known) != maxStrangers || j.c.rep.ProducerBad != maxStrangers+5 {
 		t.Errorf("%d keys, %d bad", len(j.producers.known), j.c.rep.ProducerBad)
 	}
+	r := &registry{keys: map[uint64]producer.Key{}}
+	for id := range uint64(maxProducers) {
+		r.keys[id] = key
+	}
+	if r.add(key); len(r.keys) != maxProducers {
+		t.Errorf("%d keys in the registry", len(r.keys))
+	}
+	s := &source{}
+	for c := range uint64(2 * maxMissing) {
+		s.runs = append(s.runs, Range{3*c + 2, 3*c + 2})
+	}
+	if s.lacking(); len(s.Missing) != maxMissing || s.Lacking != 4*maxMissing-1 {
+		t.Errorf("%d ranges of %d counters", len(s.Missing), s.Lacking)
+	}
+	// A counter that could not be kept may hide a gap.
+	j = &joiner{c: &check{rep: &Report{}}}
+	j.newSource(1).registered = true
+	j.producers.runs = maxRuns
+	if j.judgeAll([]signedLine{{id: 1, counter: 1, state: goodLine}}); j.producers.known[1].Lacking != 0 {
+		t.Error("a counter is missing")
+	}
+	if j.finishProducers(); j.c.rep.Completeness != Incomplete || !j.c.rep.Producers[0].Inexact {
+		t.Errorf("%s: %+v", j.c.rep.Completeness, j.c.rep.Producers)
+	}
+}
+
+// Without log.json the log's name is not known, and no signature can be judged.
+func TestProducersOfALogWithoutAName(t *testing.T) {
+	b := newBook(t, "example.com/log", true)
+	one := makeProducer(t, "one", producer.Ed25519)
+	b.register(one)
+	b.send(one, 1)
+	b.close()
+	delete(b.files, "log.json")
+	r := verify(t, b.options())
+	want(t, r, Refuted)
+	if r.ProducerSigned != 0 || r.ProducerBad != 0 {
+		t.Errorf("%d signed, %d bad", r.ProducerSigned, r.ProducerBad)
+	}
+}
+
+// What a producer's key was registered and ended by is the first entry that did.
+func TestFirstRegistrationCounts(t *testing.T) {
+	b := newBook(t, "example.com/log", true)
+	one := makeProducer(t, "one", producer.Ed25519)
+	b.register(one)
+	b.register(one)
+	b.end(one)
+	b.end(one)
+	b.register(one)
+	b.close()
+	r := verify(t, b.options())
+	want(t, r, Proven)
+	if len(r.Producers) != 1 || r.Producers[0].From != 0 || r.Producers[0].Until != 2 {
+		t.Errorf("%+v", r.Producers)
+	}
 }
