@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -222,6 +223,38 @@ type Block struct {
 	// Tuples has for each entry the number of a column's tuple plus one, 0 where the entry has not its path or its paths are not
 	// known; nil for columns that were not asked for.
 	Tuples [][]uint8
+
+	tuples  [][]uint8 // memory of Tuples
+	windows []window  // of the file, one a stream: blocks that follow each other are read together
+}
+
+// A window is a part of the file that was read and checked.
+type window struct {
+	at   int64
+	data []byte
+	next int64 // bytes to read the next time
+}
+
+// Windows begin small, for those who need one block, and grow.
+const (
+	firstWindow = pageSize
+	maxWindow   = 16 * pageSize
+)
+
+// span returns n bytes of the file at off.
+func (w *window) span(s *Search, off, n int64) ([]byte, error) {
+	if off < w.at || off+n > w.at+int64(len(w.data)) {
+		w.next = min(max(2*w.next, firstWindow), maxWindow)
+		from := off / w.next * w.next
+		to := min(max(from+w.next, (off+n+pageSize-1)/pageSize*pageSize), s.size)
+		data, err := s.read(w.data[:0], from, to-from)
+		if err != nil {
+			w.data = nil
+			return nil, err
+		}
+		w.at, w.data = from, data
+	}
+	return w.data[off-w.at:][:n], nil
 }
 
 // BlockGroups is how many groups a block has.
@@ -254,23 +287,27 @@ func (s *Search) Read(b *Block, g uint32, columns []bool) error {
 	n := g / blockGroups
 	b.First = n * blockGroups
 	lines := int(min(s.Covered-b.First, blockGroups)) * GroupSize
-	bits, err := s.stream(0, n)
+	if b.windows == nil {
+		b.windows = make([]window, 1+len(d.columns))
+	}
+	bits, err := s.stream(b, 0, n)
 	if err != nil {
 		return err
 	}
 	c := s.code(d, 0)
-	b.Shapes = b.Shapes[:0]
-	for range lines {
+	b.Shapes = slices.Grow(b.Shapes[:0], lines)[:lines]
+	for i := range b.Shapes {
 		id := c.next(bits)
 		if id >= len(d.Shapes) {
 			return errStream
 		}
-		b.Shapes = append(b.Shapes, uint16(id))
+		b.Shapes[i] = uint16(id)
 	}
 	if bits.bad {
 		return errStream
 	}
 	b.Tuples = append(b.Tuples[:0], make([][]uint8, len(d.columns))...)
+	b.tuples = append(b.tuples, make([][]uint8, len(d.columns)-len(b.tuples))...)
 	for col := range d.columns {
 		if columns != nil && columns[col] {
 			if err := s.readColumn(d, b, col, n); err != nil {
@@ -289,14 +326,16 @@ func (s *Search) readColumn(d *Dictionary, b *Block, col int, n uint32) error {
 			has[k] = has[k] || int(id) == path
 		}
 	}
-	bits, err := s.stream(1+col, n)
+	bits, err := s.stream(b, 1+col, n)
 	if err != nil {
 		return err
 	}
 	c := s.code(d, 1+col)
-	out := make([]uint8, len(b.Shapes))
+	out := slices.Grow(b.tuples[col][:0], len(b.Shapes))[:len(b.Shapes)]
+	b.tuples[col] = out
 	for i, id := range b.Shapes {
 		if !has[d.Shapes[id].Keys] {
+			out[i] = 0
 			continue
 		}
 		v := c.next(bits)
@@ -333,25 +372,43 @@ func (s *Search) code(d *Dictionary, stream int) *code {
 }
 
 // stream finds block n of a stream.
-func (s *Search) stream(stream int, n uint32) (*bitReader, error) {
-	blocks := int64((s.Covered + blockGroups - 1) / blockGroups)
-	table := 4 * (blocks*int64(1+len(s.dict.columns)) + 1)
-	at := int64(searchFixed) + s.headLen
-	if table > s.streamLen {
-		return nil, errStream
-	}
-	two, err := s.read(nil, at+4*(int64(stream)*blocks+int64(n)), 8)
+func (s *Search) stream(b *Block, stream int, n uint32) (*bitReader, error) {
+	starts, err := s.readStarts()
 	if err != nil {
 		return nil, err
 	}
-	from, to, err := bucketRange(two, s.streamLen-table)
-	if err != nil {
-		return nil, fmt.Errorf("search index: stream %d: %w", stream, err)
+	blocks := int((s.Covered + blockGroups - 1) / blockGroups)
+	i := stream*blocks + int(n)
+	from, to := int64(starts[i]), int64(starts[i+1])
+	table := 4 * int64(len(starts))
+	if from > to || to > s.streamLen-table {
+		return nil, fmt.Errorf("search index: stream %d: block %d is at %d to %d", stream, n, from, to)
 	}
-	data, err := s.read(nil, at+table+from, to-from)
+	data, err := b.windows[stream].span(s, int64(searchFixed)+s.headLen+table+from, to-from)
 	if err != nil {
 		return nil, err
 	}
-
 	return &bitReader{buf: data}, nil
+}
+
+// readStarts reads where the blocks of all streams begin, once.
+func (s *Search) readStarts() ([]uint32, error) {
+	s.startsOnce.Do(func() {
+		blocks := int64((s.Covered + blockGroups - 1) / blockGroups)
+		n := blocks*int64(1+len(s.dict.columns)) + 1
+		if 4*n > s.streamLen {
+			s.startsErr = errStream
+			return
+		}
+		data, err := s.read(nil, int64(searchFixed)+s.headLen, 4*n)
+		if err != nil {
+			s.startsErr = err
+			return
+		}
+		s.starts = make([]uint32, n)
+		for i := range s.starts {
+			s.starts[i] = binary.LittleEndian.Uint32(data[4*i:])
+		}
+	})
+	return s.starts, s.startsErr
 }

@@ -196,7 +196,7 @@ func (s Set) And(o Set) {
 
 // Or adds what is in o.
 func (s Set) Or(o Set) {
-	for i := range s {
+	for i := range o {
 		s[i] |= o[i]
 	}
 }

@@ -38,6 +38,13 @@ type Search struct {
 	err  error
 
 	codes sync.Mutex // guards dict.codes
+
+	pagesMu sync.Mutex       // guards pages
+	pages   map[int64][]byte // the latest that were read for Find, by number
+
+	startsOnce sync.Once // guards the next two
+	starts     []uint32
+	startsErr  error
 }
 
 // A Dictionary is what entries of a segment have in common.
@@ -177,15 +184,54 @@ func (s *Search) read(buf []byte, off, n int64) ([]byte, error) {
 	return buf[off-from : off-from+n], nil
 }
 
-// Size is how many bytes of memory the index takes, about, while its dictionary is not read.
-func (s *Search) Size() int { return len(s.table) }
+// keptPages is how many pages are kept in memory, so that queries for the same words need not read them again.
+const keptPages = 32
+
+// few returns n bytes at off, of few pages.
+func (s *Search) few(off, n int64) (out []byte, err error) {
+	if off < 0 || n < 0 || off+n > s.size {
+		return nil, fmt.Errorf("search index: %d bytes at %d of %d", n, off, s.size)
+	}
+	for at := off / pageSize; at*pageSize < off+n; at++ {
+		page, err := s.page(at)
+		if err != nil {
+			return nil, err
+		}
+		part := page[max(off-at*pageSize, 0):min(off+n-at*pageSize, int64(len(page)))]
+		if int64(len(part)) == n {
+			return part, nil
+		}
+		out = append(out, part...)
+	}
+	return out, nil
+}
+
+func (s *Search) page(number int64) ([]byte, error) {
+	s.pagesMu.Lock()
+	page := s.pages[number]
+	s.pagesMu.Unlock()
+	if page != nil {
+		return page, nil
+	}
+	page, err := s.read(nil, number*pageSize, min(pageSize, s.size-number*pageSize))
+	if err != nil {
+		return nil, err
+	}
+	s.pagesMu.Lock()
+	defer s.pagesMu.Unlock()
+	if s.pages == nil || len(s.pages) >= keptPages {
+		s.pages = make(map[int64][]byte, keptPages)
+	}
+	s.pages[number] = page
+	return page, nil
+}
 
 // Find returns the groups that may have a token elsewhere than in the dictionary, loose ones among them. in says whether the dictionary may have it.
 func (s *Search) Find(hash uint64) (groups Set, in bool, err error) {
 	n := buckets(s.keys)
 	b, _ := position(hash, n)
 	at := int64(searchFixed) + s.headLen + s.streamLen
-	two, err := s.read(nil, at+4*int64(b), 8)
+	two, err := s.few(at+4*int64(b), 8)
 	if err != nil {
 		return nil, false, err
 	}
@@ -194,7 +240,7 @@ func (s *Search) Find(hash uint64) (groups Set, in bool, err error) {
 	if err != nil {
 		return nil, false, fmt.Errorf("search index: %w", err)
 	}
-	bucket, err := s.read(nil, at+data+from, to-from)
+	bucket, err := s.few(at+data+from, to-from)
 	if err != nil {
 		return nil, false, err
 	}
@@ -226,6 +272,12 @@ func (s *Search) Dictionary() (*Dictionary, error) {
 	})
 	return s.dict, s.err
 }
+
+// UnknownMessage is the token of groups with an entry of which the shape does not tell the message.
+func UnknownMessage() uint64 { return hashFolded(unknownToken, "m") }
+
+// UnknownPaths is the token of groups with an entry of which the shape does not tell the paths.
+func UnknownPaths() uint64 { return hashFolded(unknownToken, "k") }
 
 // WordToken is the hash of a word that is folded.
 func WordToken(folded string) uint64 { return hashFolded(wordToken, folded) }

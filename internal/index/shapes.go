@@ -138,6 +138,12 @@ func (b *Builder) shape(l *heldLine, set *tokenSet) {
 	b.shapeOf = append(b.shapeOf, id)
 	s := &b.shapes[id]
 	s.count++
+	if !s.known {
+		b.token(set, l.group, UnknownMessage())
+	}
+	if s.keys == 0 {
+		b.token(set, l.group, UnknownPaths())
+	}
 	text, words := e.text[l.text[0]:l.text[1]], e.words[l.words[0]:l.words[1]]
 	for i := range words {
 		if !s.known || e.rare[l.words[0]+int32(i)] {

@@ -17,6 +17,8 @@ const (
 	pidToken   tokenKind = 5
 	traceToken tokenKind = 6
 	spanToken  tokenKind = 7
+	// Entries of which the shape does not tell the message ("m"), or the paths ("k").
+	unknownToken tokenKind = 8
 )
 
 const (

@@ -226,12 +226,12 @@ func (p *Plan) tally(byLevel bool) (levels [entry.NumLevels]uint64, unsure []uin
 	if !possible {
 		return levels, nil, nil
 	}
-	special := p.special() // groups of which the dictionary alone does not tell
-	if whole && p.worthwhile() && special.Len() < int(p.x.Covered)/4 {
-		if err := p.dictionary(); err != nil {
+	if whole && (byLevel || p.worthwhile()) {
+		special, err := p.special()
+		if err != nil {
 			return levels, nil, err
 		}
-		if p.byShape(&levels) {
+		if special.Len() < int(p.x.Covered)/4 && p.byShape(&levels) {
 			return p.amend(levels, special, byLevel)
 		}
 	}
@@ -243,13 +243,18 @@ func (p *Plan) tally(byLevel bool) (levels [entry.NumLevels]uint64, unsure []uin
 	return levels, unsure, nil
 }
 
-// special are the groups of which atoms know something apart from what shapes tell.
-func (p *Plan) special() index.Set {
-	set := index.NewSet(p.x.Covered)
-	for _, a := range p.atoms {
-		a.special(p, set)
+// special reads the dictionary, and returns the groups of which its shapes alone do not tell.
+func (p *Plan) special() (index.Set, error) {
+	if err := p.dictionary(); err != nil {
+		return nil, err
 	}
-	return set
+	set := index.NewSet(p.x.Covered + 1)
+	for _, a := range p.atoms {
+		if err := a.special(p.x, set); err != nil {
+			return nil, err
+		}
+	}
+	return set, nil
 }
 
 // byShape counts all entries by their shapes; false if shapes do not tell.

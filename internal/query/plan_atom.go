@@ -20,12 +20,13 @@ type atom struct {
 	tokens []token
 	known  bool
 	inDict bool      // all of them are in the dictionary, so that it may have such a text
-	rest   index.Set // groups that have all of them elsewhere than in the dictionary; nil: any
+	rest   index.Set // groups that have all of them elsewhere than in the dictionary; without tokens nil: any
 	any    index.Set // groups that have those that are not in the dictionary; nil: any
 
 	// What the dictionary says, by shape.
 	shapes  []shapeAnswer
 	columns []columnAnswer
+	odd     index.Set // groups of which shapes alone do not tell
 	never   bool // it rules all shapes out
 	dotted  bool // see index.Search
 }
@@ -40,6 +41,7 @@ type token struct {
 type shapeAnswer struct {
 	yes  bool
 	rest bool     // the shape has texts that are not known, in which the condition may hold
+	open bool     // the same, and the shape does not even tell where: its groups have a token
 	need []uint64 // by words left out of its message the condition may hold: each a set of tokens, by bits, that the group must have
 	some bool     // the same, but the words are not known
 }
@@ -225,14 +227,55 @@ func (a *atom) group(_ *Plan, g uint32) state {
 	return mixed
 }
 
-func (a *atom) special(_ *Plan, set index.Set) {
-	if a.any != nil {
-		set.Or(a.any)
-		return
+// special adds the groups of which shapes alone do not tell.
+func (a *atom) special(x *index.Search, set index.Set) error {
+	if a.odd == nil {
+		a.odd = index.NewSet(x.Covered + 1)
+		var rest, open, some bool
+		need := map[uint64]bool{}
+		for i := range a.shapes {
+			s := &a.shapes[i]
+			rest, open, some = rest || s.rest, open || s.open, some || s.some
+			for _, n := range s.need {
+				need[n] = true
+			}
+		}
+		if (rest || open) && a.known {
+			a.odd.Or(a.rest)
+		} else if open {
+			for _, hash := range [...]uint64{index.UnknownMessage(), index.UnknownPaths()} {
+				groups, _, err := x.Find(hash)
+				if err != nil {
+					return err
+				}
+				a.odd.Or(groups)
+			}
+		}
+		for n := range need {
+			a.odd.Or(a.having(n))
+		}
+		if a.any != nil {
+			if a.odd.And(a.any); some {
+				a.odd.Or(a.any)
+			}
+		}
 	}
-	for _, t := range a.tokens {
-		set.Or(t.groups)
+	set.Or(a.odd)
+	return nil
+}
+
+// having are the groups with all tokens of a set; none where it has words that are no tokens.
+func (a *atom) having(need uint64) index.Set {
+	var groups index.Set
+	for i := range a.tokens {
+		if need>>i&1 != 0 {
+			groups = meet(groups, a.tokens[i].groups)
+		}
 	}
+	if need&unknownWord != 0 {
+		return nil
+	}
+	return groups
 }
 
 func (a *atom) shape(p *Plan, i int) state {
@@ -240,8 +283,13 @@ func (a *atom) shape(p *Plan, i int) state {
 	switch {
 	case s.yes:
 		return all
-	case s.some, s.rest && !a.known, satisfied(s.need, unknownWord):
+	case s.some && a.any == nil, s.rest && !a.known:
 		return mixed
+	}
+	for _, n := range s.need {
+		if n&unknownWord != 0 {
+			return mixed
+		}
 	}
 	for _, c := range a.columns {
 		if p.d.HasPath(uint16(i), c.path) {
@@ -273,7 +321,7 @@ func (a *atom) lines(p *Plan, g uint32, from int) (yes, may Bits) {
 		case hit:
 			yes[i/64] |= bit
 			may[i/64] |= bit
-		case s.some, s.rest && rest, len(s.need) > 0 && satisfied(s.need, has):
+		case s.some, (s.rest || s.open) && rest, len(s.need) > 0 && satisfied(s.need, has):
 			may[i/64] |= bit
 		}
 	}
@@ -310,7 +358,7 @@ func (a *atom) ask(d *index.Dictionary) {
 	for i := range d.Shapes {
 		s := &d.Shapes[i]
 		a.shapes[i] = a.askShape(d, s, cut, possible)
-		if v := &a.shapes[i]; v.yes || v.some || v.rest || len(v.need) > 0 {
+		if v := &a.shapes[i]; v.yes || v.some || v.rest || v.open || len(v.need) > 0 {
 			a.never = false
 		}
 	}
@@ -351,7 +399,7 @@ func (a *atom) askShape(d *index.Dictionary, s *index.Shape, cut cutter, possibl
 	if a.scope.message {
 		switch {
 		case !s.Known:
-			out.rest = true
+			out.open = true
 		case len(s.Message) == 1:
 			out.yes = a.inDict && a.holds(s.Message[0])
 		default:
@@ -360,7 +408,7 @@ func (a *atom) askShape(d *index.Dictionary, s *index.Shape, cut cutter, possibl
 	}
 	if a.scope.metadata || a.scope.kind != 0 {
 		if s.Keys == 0 {
-			out.rest = true
+			out.open = true
 		}
 		for _, id := range d.KeySets[s.Keys] {
 			if a.holds == nil {
