@@ -85,10 +85,10 @@ func jsonEvents(t *testing.T, data []byte) (out []Event) {
 func TestSearchOfRealDataFindsWhatANaiveScanFinds(t *testing.T) {
 	for _, folder := range []string{"loghub-2k", "weblogs-elastic", "authlog-secrepo", "cloudtrail-invictus", "cloudtrail-stratus", "panther-events"} {
 		t.Run(folder, func(t *testing.T) {
-			all := realEvents(t, folder, rounds(1600, 20_000))
+			all := realEvents(t, folder, rounds(1120, 20_000))
 			all = slices.DeleteFunc(all, func(e Event) bool { return !acceptable(&e) })
 			for len(all) < 1100 { // so that there are segments of each kind
-				all = append(all, all...)
+				all = append(all, all[:min(len(all), 1120-len(all))]...)
 			}
 			l, _, entries := mixedLog(t, all)
 			kinds := map[segmentKind]int{}
