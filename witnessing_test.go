@@ -298,7 +298,7 @@ func TestSizesAreRemembered(t *testing.T) {
 		_, err = f.WriteAt([]byte(text), 0)
 		must(t, err)
 		must(t, f.Close())
-		if l := x.session(t, 2); l.Witnessing().CosignedSize != l.Size() {
+		if l := x.session(t, 2); l.Witnessing().CosignedSize != l.Size() || l.Witnessing().Witnesses[0].Size != l.Size() {
 			t.Errorf("with %q: %+v", text, l.Witnessing())
 		}
 	}
