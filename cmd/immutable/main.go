@@ -76,6 +76,7 @@ func commands() []command {
 		{"clock", "let timestamps go back after a wrong clock", clockUsage, setupClock},
 		{"witness", "cosign the checkpoints of logs, for those who do not trust their operators", witnessUsage, setupWitness},
 		{"bench", "measure this machine, beside the floor", benchUsage, setupBench},
+		{"drill", "attack copies of a log, and show who notices", drillUsage, setupDrill},
 		{"demo", "see it work, and see attacks fail", demoUsage, setupDemo},
 		{"completion", "print a shell completion script", completionUsage, setupCompletion},
 		{"version", "print the version", versionUsage, setupVersion},

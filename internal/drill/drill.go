@@ -46,6 +46,7 @@ const (
 	Incomplete Outcome = "incomplete" // the log stands; what a source sent is missing or bad
 	Clock      Outcome = "clock"      // the log stands; timestamps contradict outsiders
 	Shorter    Outcome = "shorter"    // proven, or consistent, but it ends earlier than the log did: only who knows that sees it
+	Uncovered  Outcome = "uncovered"  // proven, but not up to its end: the last entries only agree with the directory
 	Unseen     Outcome = "undetected" // it passes
 	NoSuch     Outcome = "n/a"        // such a verifier cannot be asked
 )
@@ -85,7 +86,11 @@ type Control struct {
 
 // Run makes the scratch log and carries out every attack. The error says that the drill could not be held; an attack that
 // went otherwise than documented is in the result.
-func Run(ctx context.Context, o Options) (r *Result, err error) {
+func Run(ctx context.Context, o Options) (*Result, error) {
+	return run(ctx, &o, matrix)
+}
+
+func run(ctx context.Context, o *Options, rows []row) (r *Result, err error) {
 	if o.Progress == nil {
 		o.Progress = func(uint64, uint64) {}
 	}
@@ -94,11 +99,11 @@ func Run(ctx context.Context, o Options) (r *Result, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	r = &Result{Attacks: make([]Attack, len(matrix)), AsDocumented: true}
+	r = &Result{Attacks: make([]Attack, len(rows)), AsDocumented: true}
 	if r.Control, r.Entries, err = s.control(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.all(ctx, r.Attacks, o.Progress); err != nil {
+	if err := s.all(ctx, rows, r.Attacks, o.Progress); err != nil {
 		return nil, err
 	}
 	r.AsDocumented = r.Control.Silent
@@ -109,7 +114,7 @@ func Run(ctx context.Context, o Options) (r *Result, err error) {
 }
 
 // all runs the attacks, as many at a time as there are processors.
-func (s *scratch) all(ctx context.Context, out []Attack, progress func(done, total uint64)) error {
+func (s *scratch) all(ctx context.Context, rows []row, out []Attack, progress func(done, total uint64)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	next := make(chan int)
@@ -119,9 +124,9 @@ func (s *scratch) all(ctx context.Context, out []Attack, progress func(done, tot
 	for range min(runtime.GOMAXPROCS(0), len(out)) {
 		workers.Go(func() {
 			for i := range next {
-				a, err := s.attack(ctx, i)
+				a, err := s.attack(ctx, &rows[i], fmt.Sprintf("%02d", i+1))
 				if err != nil {
-					cancel(fmt.Errorf("attack %q: %w", matrix[i].name, err))
+					cancel(fmt.Errorf("attack %q: %w", rows[i].name, err))
 					return
 				}
 				out[i] = a
@@ -146,21 +151,27 @@ func (s *scratch) all(ctx context.Context, out []Attack, progress func(done, tot
 // A target is one attack under way.
 type target struct {
 	*scratch
-	*image        // what the attacker leaves behind
+	*image // what the attacker leaves behind
 	ctx    context.Context
 	root   string // a directory of its own
 	dir    string // where the log is for the verifiers
 	host   string // the state directory of the host that they are on
+
+	says    string // what the documented finding says
+	indexes bool   // verifiers recompute the indexes
+	had     uint64 // entries that the log had acknowledged before the attack
+
+	acknowledged *immutable.Receipt // of an append that the scratch log's receipts do not have
 }
 
-// attack carries one out and asks each verifier.
-func (s *scratch) attack(ctx context.Context, i int) (Attack, error) {
-	row := &matrix[i]
-	t := s.target(ctx, fmt.Sprintf("%02d", i+1))
+// attack carries one out, in a directory of that name, and asks each verifier.
+func (s *scratch) attack(ctx context.Context, row *row, name string) (Attack, error) {
+	t := s.target(ctx, name)
+	t.says, t.indexes = row.says, row.indexes
 	if err := row.do(t); err != nil {
 		return Attack{}, err
 	}
-	if row.verify == nil {
+	if t.image != nil {
 		if err := t.write(t.dir, t.host); err != nil {
 			return Attack{}, err
 		}
@@ -191,12 +202,12 @@ func (s *scratch) attack(ctx context.Context, i int) (Attack, error) {
 
 func (s *scratch) target(ctx context.Context, name string) *target {
 	root := filepath.Join(s.root, name)
-	return &target{scratch: s, image: s.now.clone(), ctx: ctx, root: root, dir: filepath.Join(root, "log"), host: filepath.Join(root, "state")}
+	return &target{scratch: s, image: s.now.clone(), ctx: ctx, root: root, dir: filepath.Join(root, "log"), host: filepath.Join(root, "state"), had: s.size()}
 }
 
 // options is what a verifier knows. The state directory is never this host's own.
 func (t *target) options(k Knowledge) immutable.VerifyOptions {
-	o := immutable.VerifyOptions{NoHead: k != Head, Indexes: true, Workers: 1}
+	o := immutable.VerifyOptions{NoHead: k != Head, Indexes: t.indexes, Workers: 1}
 	switch k {
 	case Key:
 		o.Keys = t.keys
@@ -218,16 +229,18 @@ func (t *target) askWith(k Knowledge, o immutable.VerifyOptions) (Outcome, strin
 	}
 	switch {
 	case rep.Verdict == immutable.Refuted:
-		return Refuted, said(rep.Findings), nil
+		return Refuted, t.said(rep.Findings), nil
 	case rep.Verdict == immutable.Unknown:
-		return NotTold, said(rep.Notes), nil
+		return NotTold, t.said(rep.Notes), nil
 	case rep.Completeness == immutable.Incomplete:
-		p := &rep.Producers[0]
-		return Incomplete, fmt.Sprintf("producer %s: %d missing of %d, %d bad", p.Name, p.Highest-p.Signed, p.Highest, p.Bad), nil
+		p := &rep.Producers[0] // the scratch log has one
+		return Incomplete, fmt.Sprintf("producer %s: %d of %d missing, %d bad", p.Name, p.Lacking, p.Highest, p.Bad), nil
 	case rep.ClockOutside > 0:
 		return Clock, fmt.Sprintf("%d timestamps outside their brackets, the first of entry %d", rep.ClockOutside, rep.Clock[0].From), nil
-	case rep.Size < t.size():
+	case rep.Size < t.had:
 		return Shorter, fmt.Sprintf("%s, %d entries", rep.Verdict, rep.Size), nil
+	case rep.Verdict == immutable.Proven && rep.Covered < rep.Size:
+		return Uncovered, fmt.Sprintf("%s up to entry %d of %d", rep.Verdict, rep.Covered, rep.Size), nil
 	}
 	return Unseen, fmt.Sprintf("%s, %d entries", rep.Verdict, rep.Size), nil
 }
@@ -246,6 +259,7 @@ func (s *scratch) control(ctx context.Context) (c Control, entries uint64, err e
 	c.DetectedBy, c.Silent = map[string]Outcome{}, true
 	for _, name := range []string{"control", "control-pending"} {
 		t := s.target(ctx, name)
+		t.indexes = true
 		want := immutable.Proven
 		if name == "control-pending" {
 			if err := t.unseal(); err != nil {
@@ -266,7 +280,7 @@ func (s *scratch) control(ctx context.Context) (c Control, entries uint64, err e
 				}
 				if r.Verdict != want || len(r.Notes) > 0 || r.Completeness != immutable.Complete {
 					c.Silent = false
-					c.Said = append(c.Said, fmt.Sprintf("%s: the verifier that knows the %s says %s, sources %s: %s", name, k, r.Verdict, r.Completeness, said(append(r.Findings, r.Notes...))))
+					c.Said = append(c.Said, fmt.Sprintf("%s: the verifier that knows the %s says %s, sources %s: %s", name, k, r.Verdict, r.Completeness, t.said(append(r.Findings, r.Notes...))))
 				}
 			}
 			got, _, err := t.askWith(k, o)

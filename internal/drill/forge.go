@@ -3,12 +3,15 @@ package drill
 import (
 	"bytes"
 	"crypto/sha256"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/bits"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
 	"github.com/tree-of-life-system/immutable/internal/identity"
@@ -64,6 +67,7 @@ type thief struct {
 	newest uint64                         // of those
 	strip  bool                           // leave signatures out that cannot be made, instead of leaving the old ones
 	usurp  bool                           // sign with the newest keys where those of an epoch are not there
+	keep   bool                           // leave checkpoints as they were signed
 	root   bool                           // the head is changed too
 }
 
@@ -233,11 +237,16 @@ func (b *book) shift(at, by int) error {
 	for i := range b.batches {
 		b.batches[i] = moved(b.batches[i])
 	}
-	for i := range b.notes {
-		b.notes[i].size = moved(b.notes[i].size)
-	}
 	for i := range b.epochs {
-		b.epochs[i].entry, b.epochs[i].after = moved(b.epochs[i].entry), moved(b.epochs[i].after)
+		b.epochs[i].entry = moved(b.epochs[i].entry)
+	}
+	if !b.thief.keep {
+		for i := range b.notes {
+			b.notes[i].size = moved(b.notes[i].size)
+		}
+		for i := range b.epochs {
+			b.epochs[i].after = moved(b.epochs[i].after)
+		}
 	}
 	for i := at; i < len(b.lines); i++ {
 		b.lines[i] = bytes.Clone(b.lines[i])
@@ -262,6 +271,28 @@ func (b *book) cut(size uint64) {
 	}
 	b.notes = slices.DeleteFunc(b.notes, func(n oldNote) bool { return n.size > size })
 	b.epochs = slices.DeleteFunc(b.epochs, func(e epochAt) bool { return e.after > size })
+}
+
+// backdate has the anchor at entry i say that its authority saw the log a day earlier.
+func (b *book) backdate(i int, was []byte, a *authority) error {
+	var old struct {
+		Size uint64
+		Time time.Time
+		File string
+	}
+	if err := json.Unmarshal(was, &old); err != nil {
+		return err
+	}
+	at := old.Time.Add(-24 * time.Hour).Truncate(time.Second)
+	b.hash()
+	digest := sha256.Sum256([]byte(b.text(old.Size)))
+	der, err := a.stamp(digest[:], at, nil)
+	if err != nil {
+		return err
+	}
+	b.log[old.File] = der
+	log := fmt.Appendf(nil, `{"type":"anchor","size":%d,"time":"%s","file":"%s","sha256":"%x"}`, old.Size, entry.FormatTime(nil, at.UnixNano()), old.File, sha256.Sum256(der))
+	return b.edit(i, func(e *entry.Event) { e.Log = log })
 }
 
 func (b *book) hash() {
@@ -444,6 +475,12 @@ func (b *book) encodeNotes() error {
 		b.log[epochsName] = links
 	}
 	for name, data := range b.log {
+		if stamp, found := strings.CutSuffix(name, ".tsr"); found {
+			if size, _ := strconv.ParseUint(path.Base(stamp)[:20], 10, 64); size > b.size() {
+				delete(b.log, name)
+			}
+			continue
+		}
 		if name != seenName && (!strings.HasPrefix(name, "evidence/") || !strings.HasSuffix(name, ".note")) {
 			continue
 		}
@@ -464,7 +501,7 @@ func (b *book) text(size uint64) string {
 // the old one, which is bad now, is left or stripped where it cannot.
 func (b *book) sign(n oldNote) ([]byte, error) {
 	text := b.text(n.size)
-	if bytes.HasPrefix(n.data, []byte(text+"\n")) {
+	if b.thief.keep || bytes.HasPrefix(n.data, []byte(text+"\n")) {
 		return n.data, nil
 	}
 	number := len(b.epochs) - 1

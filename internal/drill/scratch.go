@@ -55,7 +55,8 @@ type scratch struct {
 	proof    []byte              // of an entry
 	producer string              // key file of a source
 	bundle   []byte
-	forged   []byte // a bundle of the other log
+	tiles    map[string][]byte // an export for clients of transparency logs
+	forged   []byte            // a bundle of the other log
 }
 
 // watcher is a witness that answers on this host only.
@@ -340,15 +341,6 @@ func (s *scratch) append(ctx context.Context, l *immutable.Log, from, n int) err
 
 // keep fetches what is known elsewhere: the witnesses' word, a proof of an entry, a bundle of evidence.
 func (s *scratch) keep(ctx context.Context) (err error) {
-	c := witness.NewClient()
-	defer c.Close()
-	for _, w := range s.witnesses {
-		note, err := c.Checkpoint(ctx, w.url, scratchOrigin)
-		if err != nil {
-			return fmt.Errorf("witness %s: %w", w.name, err)
-		}
-		s.seen = append(s.seen, note)
-	}
 	cfg := s.cfg
 	cfg.ReadOnly = true
 	l, err := immutable.Open(s.dir(), &cfg)
@@ -356,6 +348,9 @@ func (s *scratch) keep(ctx context.Context) (err error) {
 		return err
 	}
 	defer l.Close()
+	if err := s.ask(ctx, l); err != nil {
+		return err
+	}
 	if s.proof, err = l.Proof(ctx, l.Size()-2); err != nil {
 		return err
 	}
@@ -363,8 +358,42 @@ func (s *scratch) keep(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	s.bundle, err = l.Bundle(ctx, immutable.BundleOptions{From: l.Size() - 12, Policy: text, Program: "immutable drill"})
-	return err
+	if s.bundle, err = l.Bundle(ctx, immutable.BundleOptions{From: l.Size() - 12, Policy: text, Program: "immutable drill"}); err != nil {
+		return err
+	}
+	out := filepath.Join(s.root, "tiles")
+	if _, err := l.ExportTiles(ctx, out, nil); err != nil {
+		return err
+	}
+	s.tiles = map[string][]byte{}
+	return readTree(s.tiles, out)
+}
+
+// ask fetches what each witness has seen last. One that was too slow for the log sees its newest checkpoint now.
+func (s *scratch) ask(ctx context.Context, l *immutable.Log) error {
+	c := witness.NewClient()
+	defer c.Close()
+	newest := s.now.log[latestName]
+	for _, w := range s.witnesses {
+		note, err := c.Checkpoint(ctx, w.url, scratchOrigin)
+		if err != nil {
+			return fmt.Errorf("witness %s: %w", w.name, err)
+		}
+		if old := noteSize(note); old < noteSize(newest) {
+			p, err := l.ConsistencyProof(ctx, old, noteSize(newest))
+			if err != nil {
+				return err
+			}
+			if _, err := c.AddCheckpoint(ctx, w.url, w.server.Keys(), &witness.Request{Old: old, Proof: p, Note: newest}); err != nil {
+				return fmt.Errorf("witness %s: %w", w.name, err)
+			}
+			if note, err = c.Checkpoint(ctx, w.url, scratchOrigin); err != nil {
+				return fmt.Errorf("witness %s: %w", w.name, err)
+			}
+		}
+		s.seen = append(s.seen, note)
+	}
+	return nil
 }
 
 // makeOther makes a log of the same name and events with other keys, and a bundle of it.
@@ -379,7 +408,7 @@ func (s *scratch) makeOther(ctx context.Context) error {
 	if err := s.append(ctx, l, 0, len(s.events)); err != nil {
 		return errors.Join(err, l.Close())
 	}
-	_, err = l.Append(ctx, lastEvents()...)
+	_, err = l.Append(ctx, append(lastEvents(), realistic(nil, 40)...)...)
 	if err == nil {
 		s.forged, err = l.Bundle(ctx, immutable.BundleOptions{From: l.Size() - 12, Program: "immutable drill"})
 	}
