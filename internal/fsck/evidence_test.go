@@ -325,7 +325,7 @@ func TestRulesOfAnchors(t *testing.T) {
 		who     string
 		trusted bool
 		what    string
-	}{{at, "w1", true, ""}, {at, "w4", false, ""}, {at + second, "w1", true, "no cosignature in its file"}, {at + 1, "w1", true, "no cosignature in its file"}} {
+	}{{at, "w1", true, ""}, {at, "w4", false, ""}, {at + second, "w1", true, "no cosignature in its file"}, {at + 1, "w1", true, "no cosignature in its file"}, {testTime, "w1", true, "no cosignature in its file"}} { // the last is when the log's own key signed
 		b := newHybrid(t, "example.com/log")
 		b.add(300)
 		b.publish(true)
@@ -373,6 +373,7 @@ func TestPolicyOfWitnesses(t *testing.T) {
 		{"none needed, one signed", line("w1") + "quorum none\n", Proven, true},
 		{"none needed, none known", "quorum none\n", Consistent, false},
 		{"of this log", "log " + b.signer.VKey() + "\n" + line("w1") + "quorum w1\n", Proven, true},
+		{"of this log, by a key of an epoch", "log " + b.keys.ed.Key().String() + "\n" + line("w1") + "quorum w1\n", Proven, true},
 		{"of another log", "log " + makeKey(t, proof.TypeEd25519, b.origin, "y").Key().String() + "\n" + line("w1") + "quorum w1\n", Refuted, false},
 	} {
 		r := judge(tt.policy)
@@ -398,6 +399,72 @@ func TestPolicyOfWitnesses(t *testing.T) {
 	want(t, verify(t, old.options()), Consistent)
 	old.files["cosigned"] = b.files["cosigned"]
 	refuted(t, old.options(), "cosigned", "the log is shorter than its checkpoint")
+}
+
+// Of several cosigned checkpoints the newest that satisfies the policy counts, and of several cosignatures the oldest.
+func TestNewestSatisfiedCheckpointCounts(t *testing.T) {
+	a := tsatest.New(t, nil)
+	one, two, three := testWitness(t, "w1"), testWitness(t, "w2"), testWitness(t, "w3")
+	b := newHybrid(t, "example.com/log")
+	b.noHead = true
+	put := func(n int, at int64, witnesses ...*proof.PrivateKey) {
+		b.add(n)
+		b.publish(true)
+		note := b.cosignAt(at, witnesses[0])
+		for i, w := range witnesses[1:] {
+			line, err := w.SignatureLine(b.checkpoint(), uint64(at/second)+uint64(i+1)*5)
+			must(t, err)
+			note = append(note, line...)
+		}
+		b.files[evidenceFileName(b.size(), -1)] = note
+	}
+	put(100, testTime+10*second, one, two)
+	put(100, testTime+20*second, one, three, two)
+	put(100, testTime+30*second, one)
+	o := b.trusting(a)
+	o.Entries = []uint64{150}
+	r := verify(t, o)
+	want(t, r, Proven)
+	if w := r.Witnessed; !w.Satisfied || w.Size != 200 || len(w.Names) != 3 || w.Time.UnixNano() != testTime+20*second || r.Covered != 200 {
+		t.Errorf("%+v, covered %d", w, r.Covered)
+	}
+	if m := r.Brackets[0].NotAfter; m == nil || m.Time.UnixNano() != testTime+20*second {
+		t.Errorf("not after %+v", m)
+	}
+}
+
+// Where nothing is known to compare it with, evidence is not blamed.
+func TestEvidenceThatCannotBeCompared(t *testing.T) {
+	a := tsatest.New(t, nil)
+	blamed := func(b *book) {
+		t.Helper()
+		r := verify(t, b.trusting(a))
+		want(t, r, Refuted)
+		for _, f := range r.Findings {
+			if f.File == "cosigned" || strings.HasPrefix(f.File, "evidence/") {
+				t.Errorf("finding %v", f)
+			}
+		}
+	}
+	b := watched(t, a)
+	delete(b.files, "log.json")
+	blamed(b)
+	b = watched(t, a)
+	delete(b.files, "archive/"+segment.ArchiveName(0))
+	delete(b.files, "tree/1")
+	b.stampAt(a, 0, testTime+40*second)
+	blamed(b)
+}
+
+func TestStampsOfImpossibleYears(t *testing.T) {
+	a := tsatest.New(t, nil)
+	for _, year := range []int{1960, 2263, 2400} {
+		b := watched(t, a)
+		a.Clock = func() time.Time { return time.Date(year, 6, 1, 0, 0, 0, 0, time.UTC) }
+		name := evidenceFileName(b.size(), 0)
+		b.files[name] = a.Stamp(sha256.Sum256([]byte(b.checkpoint())), nil)
+		refuted(t, b.trusting(a), name, "is not a time stamp")
+	}
 }
 
 // Cosignatures may be added to a kept note while the log is read.
