@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -164,6 +165,15 @@ func (c *check) find(f Finding) {
 	}
 	c.perFile[f.File]++
 	c.rep.Findings = append(c.rep.Findings, f)
+}
+
+// findFirst reports what explains the other findings, and is known late.
+func (c *check) findFirst(f Finding) {
+	before := len(c.rep.Findings)
+	c.find(f)
+	if n := len(c.rep.Findings); n > before {
+		c.rep.Findings = slices.Insert(c.rep.Findings[:n-1], 0, f)
+	}
 }
 
 // note reports something that is not against the log.

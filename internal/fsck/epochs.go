@@ -419,7 +419,7 @@ func (j *joiner) finishPin(p *pin, whole bool) {
 		f.What, f.Got = "the pinned key is none of the epochs that could be read", p.key.String()
 		c.note(f)
 	default:
-		c.find(Finding{
+		c.findFirst(Finding{
 			File: identity.LogName, Offset: -1, Index: -1, What: "does not name the pinned key, and no epoch entry does", Got: strings.Join(c.rep.VKeys, " "), Want: p.key.String(),
 			Hint: "the directory is of another log, was replaced together with its key, or was cut back to before the epoch of this key",
 		})

@@ -463,6 +463,7 @@ class Verifier:
         for pin in self.pins:
             if pin not in known:
                 self.find("log.json", None, None, "pinned key is not one of the log's keys", [key.vkey[:80] for key in known], pin.vkey)
+                self.findings.insert(0, self.findings.pop())  # it explains the others
         self.pinned = any(key in self.pins for epoch in self.chain.epochs for key in epoch.keys)
         if self.pins and not self.pinned:
             self.note("the log key alone proves nothing: pin a key of an epoch")
