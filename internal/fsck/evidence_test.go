@@ -433,6 +433,27 @@ func TestNewestSatisfiedCheckpointCounts(t *testing.T) {
 	}
 }
 
+// The strictest anchor counts, not the last one.
+func TestStrictestAnchorCounts(t *testing.T) {
+	a := tsatest.New(t, nil)
+	b := newHybrid(t, "example.com/log")
+	b.add(300)
+	b.publish(true)
+	b.time = testTime + 20*second
+	for n, at := range []int64{5, 10, 7} {
+		b.anchor(b.stampAt(a, n, testTime+at*second), 300, testTime+at*second)
+	}
+	b.add(1)
+	b.close()
+	o := b.trusting(a)
+	o.Entries = []uint64{299, 300, 303}
+	r := verify(t, o)
+	want(t, r, Proven)
+	if first, second := r.Brackets[1].NotBefore, r.Brackets[2].NotBefore; r.Brackets[0].NotBefore != nil || first.Time.UnixNano() != testTime+5e9 || second.Time.UnixNano() != testTime+10e9 {
+		t.Errorf("%+v", r.Brackets)
+	}
+}
+
 // Where nothing is known to compare it with, evidence is not blamed.
 func TestEvidenceThatCannotBeCompared(t *testing.T) {
 	a := tsatest.New(t, nil)
