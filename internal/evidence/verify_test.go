@@ -503,11 +503,22 @@ func TestOneProofServesAnySelection(t *testing.T) {
 	if err := proof.CheckInclusion(hashes, 69, 70, l.Leaves[69], proof.Root(l.Leaves)); err != nil {
 		t.Error(err)
 	}
-	if _, err := evidence.Root(0, nil, nil, nil); err == nil {
+	if _, err := evidence.Root(0, nil, nil, l.Leaves[:1]); err == nil {
 		t.Error("a tree of size 0 has a root from a proof")
 	}
-	if _, err := evidence.Root(70, []uint64{1}, nil, nil); err == nil {
+	if _, err := evidence.Root(1, []uint64{0}, nil, nil); err == nil {
 		t.Error("an index without a leaf is taken")
+	}
+	for failing := range uint64(2) {
+		gone := errors.New("gone")
+		if _, err := evidence.Prove(4, []uint64{failing * 2}, func(lo, _ uint64) (proof.Hash, error) {
+			if lo == 2*failing+1 {
+				return proof.Hash{}, gone
+			}
+			return proof.Hash{}, nil
+		}); !errors.Is(err, gone) {
+			t.Errorf("a hash that cannot be read: %v", err)
+		}
 	}
 }
 
@@ -547,8 +558,8 @@ func TestParseKeepsItsLimits(t *testing.T) {
 	if _, err := b.Append(nil); err == nil {
 		t.Error("a bundle beyond the limit is written")
 	}
-	if _, err := evidence.Parse(make([]byte, evidence.MaxData+1)); err == nil {
-		t.Error("more data than the limit are read")
+	if _, err := evidence.Parse(make([]byte, evidence.MaxData+1)); err == nil || !strings.Contains(err.Error(), "are read") {
+		t.Errorf("more data than the limit: %v", err)
 	}
 	b.Entries = []evidence.Entry{{Line: []byte("\xff")}}
 	if _, err := b.Append(nil); err == nil {
