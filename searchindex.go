@@ -21,6 +21,9 @@ var errNoSearch = errors.New("it was sealed without a search index")
 // there is none to use: then the answer comes from the entries, and `immutable rebuild` makes it again.
 func (l *Log) searchIndex(k uint64) *index.Search {
 	s := l.segmentOf(k)
+	if s == nil {
+		return nil
+	}
 	l.mu.RLock()
 	sealed, end := s.kind == archived, s.end
 	l.mu.RUnlock()
@@ -44,12 +47,18 @@ func (l *Log) segmentOf(k uint64) *segmentFile {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].first > k*tree.GroupSize }) - 1
-	return l.segments[max(i, 0)]
+	if i < 0 {
+		return nil
+	}
+	return l.segments[i]
 }
 
 // dropSearch gives up on the search index of the segment that holds group k, which proved damaged.
 func (l *Log) dropSearch(k uint64, err error) {
 	s := l.segmentOf(k)
+	if s == nil {
+		return
+	}
 	s.searchMu.Lock()
 	defer s.searchMu.Unlock()
 	if s.noSearch == nil {
