@@ -440,8 +440,13 @@ func TestStrictestAnchorCounts(t *testing.T) {
 	b.add(300)
 	b.publish(true)
 	b.time = testTime + 20*second
-	for n, at := range []int64{5, 10, 7} {
-		b.anchor(b.stampAt(a, n, testTime+at*second), 300, testTime+at*second)
+	var stamps []string
+	times := []int64{5, 10, 7}
+	for n, at := range times {
+		stamps = append(stamps, b.stampAt(a, n, testTime+at*second))
+	}
+	for n, at := range times {
+		b.anchor(stamps[n], 300, testTime+at*second)
 	}
 	b.add(1)
 	b.close()
@@ -470,10 +475,24 @@ func TestEvidenceThatCannotBeCompared(t *testing.T) {
 	b := watched(t, a)
 	delete(b.files, "log.json")
 	blamed(b)
-	b = watched(t, a)
+	b = newHybrid(t, "example.com/log")
+	b.add(512)
+	b.publish(true)
+	b.rotate()
+	b.seal(0, 512)
+	b.add(300)
+	b.publish(true)
+	b.stampAt(a, 0, testTime+40*second)
+	b.add(300)
+	b.publish(true)
+	b.rotate()
+	b.seal(512, 1024)
+	b.add(1)
+	b.close()
+	b.stampAt(a, 0, testTime+50*second)
+	want(t, verify(t, b.trusting(a)), Proven)
 	delete(b.files, "archive/"+segment.ArchiveName(0))
 	delete(b.files, "tree/1")
-	b.stampAt(a, 0, testTime+40*second)
 	blamed(b)
 }
 
