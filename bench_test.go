@@ -58,6 +58,44 @@ func appendAll(b *testing.B, l *Log, total, batch, goroutines int) {
 	wg.Wait()
 }
 
+// BenchmarkEpochs appends the same batches, in turns in one run, to logs that sign with one key and never change it, and to
+// logs with hybrid keys that are replaced on the way. The ratio of what they
+// take is what epochs and ML-DSA cost the append path: at least 0.95 is wanted.
+func BenchmarkEpochs(b *testing.B) {
+	const total, batch, goroutines, turns = 200_000, 1000, 4, 4
+	for b.Loop() {
+		var took, cpu [2]time.Duration
+		var epochs uint64
+		for turn := range 2 * turns {
+			hybrid := (turn + turn/2) % 2 // one, two, two, one: neither is always the first
+			dir := b.TempDir()
+			cfg := &Config{StateDir: filepath.Join(dir, "state"), Origin: "example.com/bench", vkeys: 1, EpochDuration: -1}
+			if hybrid == 1 {
+				cfg.vkeys, cfg.EpochEntries = 3, total/4
+			}
+			l, err := Open(filepath.Join(dir, "log"), cfg)
+			if err != nil {
+				b.Fatal(err)
+			}
+			before, start := cpuTime(b), time.Now()
+			appendAll(b, l, total, batch, goroutines)
+			took[hybrid] += time.Since(start)
+			cpu[hybrid] += cpuTime(b) - before
+			if err := l.Close(); err != nil {
+				b.Fatal(err)
+			}
+			if hybrid == 1 {
+				epochs += l.Epoch()
+			}
+			_ = os.RemoveAll(dir)
+		}
+		b.ReportMetric(float64(turns*total)/took[1].Seconds(), "entries/s")
+		b.ReportMetric(took[0].Seconds()/took[1].Seconds(), "ratio")
+		b.ReportMetric(cpu[0].Seconds()/cpu[1].Seconds(), "cpu-ratio") // says more on a machine that does other things too
+		b.ReportMetric(float64(epochs)/turns, "epochs")
+	}
+}
+
 // BenchmarkBatches appends batches of 1,000 events from four goroutines, from Go values to durable, and writes and syncs
 // the same number of bytes in writes of the same size in the same run: the floor.
 func BenchmarkBatches(b *testing.B) {

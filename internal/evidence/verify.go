@@ -144,15 +144,15 @@ func (v *verifier) checkpoint() bool {
 			return false
 		}
 	}
-	v.signatures()
-	return true
+	return v.signatures()
 }
 
-// signatures lists the checkpoint's signature lines, and by whom they are.
-func (v *verifier) signatures() {
+// signatures lists the checkpoint's signature lines and verifies those of witnesses.
+func (v *verifier) signatures() bool {
 	n, err := proof.ParseNote(v.b.Checkpoint)
 	if err != nil {
-		return // it was opened before
+		v.find("checkpoint", -1, err.Error(), "", "")
+		return false
 	}
 	roles := map[string]string{}
 	keys := []proof.Key{v.log}
@@ -177,7 +177,11 @@ func (v *verifier) signatures() {
 			}
 		}
 	}
-	signers, _ := n.Verify(keys) // a bad signature is found by cosigned, which looks at every note
+	signers, err := n.Verify(keys)
+	if err != nil {
+		v.find("checkpoint", -1, err.Error(), "", "")
+		return false
+	}
 	for _, sig := range n.Signatures {
 		id := keyID(sig.Name, sig.ID)
 		s := Signed{Name: sig.Name, ID: fmt.Sprintf("%08x", sig.ID), Role: roles[id]}
@@ -194,6 +198,7 @@ func (v *verifier) signatures() {
 		}
 		v.rep.Signatures = append(v.rep.Signatures, s)
 	}
+	return true
 }
 
 // unaccounted refutes a signature line by nobody that the bundle names, where it names witnesses. Else a changed name would turn a
@@ -337,8 +342,8 @@ func (v *verifier) times() {
 		}
 		v.seen, v.notes = append(v.seen, c), append(v.notes, t.Checkpoint)
 		v.accounted(where, t.Checkpoint)
-		v.cosigned(t.Checkpoint, c)
 		if len(t.Stamp) == 0 {
+			v.cosigned(t.Checkpoint, c)
 			continue
 		}
 		if v.o.Stamp == nil {
@@ -487,7 +492,9 @@ func (v *verifier) policy() {
 			return
 		}
 		r := v.own.Check(v.b.Checkpoint)
-		if r.Satisfied {
+		if r.Err != nil {
+			v.find("policy", -1, "the policy in the bundle: "+r.Err.Error(), "", "")
+		} else if r.Satisfied {
 			v.note("the checkpoint satisfies the policy that is in the bundle; that policy is its maker's word: give one of your own to count witnesses")
 		} else {
 			v.note("the checkpoint does not satisfy the policy that is in the bundle: %s", r.Quorum)
@@ -503,6 +510,9 @@ func (v *verifier) policy() {
 	for i, note := range v.notes {
 		r := p.Check(note)
 		switch {
+		case r.Err != nil:
+			v.find("policy", -1, r.Err.Error(), "", "")
+			return
 		case !r.Satisfied && i == 0:
 			missing = r.Quorum
 		case r.Satisfied && slices.ContainsFunc(r.Witnesses, func(w proof.WitnessState) bool { return w.Signed }) && (best < 0 || v.seen[i].Size > v.seen[best].Size):
