@@ -17,27 +17,18 @@ const openSearches = 128
 
 var errNoSearch = errors.New("it was sealed without a search index")
 
-// searchIndex returns the search index of the sealed segment that holds group k, opened and held against its seal, and
-// the segment's range of groups. Where sealed is false the segment waits to be sealed, or is the open one. Where it is
-// sealed and x is nil, err says why there is no index to use: then the answer comes from the entries, and `immutable
-// rebuild` makes it again.
-func (l *Log) searchIndex(k uint64) (x *index.Search, from, to uint64, sealed bool, err error) {
+// searchIndex returns the search index of the sealed segment that holds group k, opened and held against its seal; nil where
+// there is none to use: then the answer comes from the entries, and `immutable rebuild` makes it again.
+func (l *Log) searchIndex(k uint64) *index.Search {
+	s := l.segmentOf(k)
+	if s == nil {
+		return nil
+	}
 	l.mu.RLock()
-	i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].first > k*tree.GroupSize }) - 1
-	if i < 0 {
-		l.mu.RUnlock()
-		return nil, 0, k + 1, false, nil
-	}
-	s := l.segments[i]
-	end := s.end
-	if s.kind == open {
-		end = l.edge.size()
-	}
-	sealed = s.kind == archived
+	sealed, end := s.kind == archived, s.end
 	l.mu.RUnlock()
-	from, to = s.first/tree.GroupSize, (end+tree.GroupSize-1)/tree.GroupSize
 	if !sealed {
-		return nil, from, to, false, nil
+		return nil
 	}
 	s.searchMu.Lock()
 	defer s.searchMu.Unlock()
@@ -48,15 +39,26 @@ func (l *Log) searchIndex(k uint64) (x *index.Search, from, to uint64, sealed bo
 			l.logger.Warn("search index not used; searches read the entries, more slowly. `immutable rebuild` makes it again", "first", s.first, "error", s.noSearch)
 		}
 	}
-	return s.search, from, to, true, s.noSearch
+	return s.search
+}
+
+// segmentOf is the segment that holds group k.
+func (l *Log) segmentOf(k uint64) *segmentFile {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].first > k*tree.GroupSize }) - 1
+	if i < 0 {
+		return nil
+	}
+	return l.segments[i]
 }
 
 // dropSearch gives up on the search index of the segment that holds group k, which proved damaged.
 func (l *Log) dropSearch(k uint64, err error) {
-	l.mu.RLock()
-	i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].first > k*tree.GroupSize }) - 1
-	s := l.segments[max(i, 0)]
-	l.mu.RUnlock()
+	s := l.segmentOf(k)
+	if s == nil {
+		return
+	}
 	s.searchMu.Lock()
 	defer s.searchMu.Unlock()
 	if s.noSearch == nil {

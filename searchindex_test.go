@@ -1,0 +1,186 @@
+package immutable
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tree-of-life-system/immutable/internal/index"
+	"github.com/tree-of-life-system/immutable/internal/segment"
+	"github.com/tree-of-life-system/immutable/internal/vfs/vfstest"
+)
+
+// sealedLog has two sealed segments and an open one.
+func sealedLog(t *testing.T) (*Log, *vfstest.Disk) {
+	t.Helper()
+	d := vfstest.New()
+	l, err := Open(diskDir, sealedConfig(d))
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	all := variedEvents(1700)
+	for i := 0; i < len(all); i += 100 {
+		_, err := l.Append(context.Background(), all[i:i+100]...)
+		must(t, err)
+		if i == 600 || i == 1400 {
+			must(t, l.Rotate(context.Background()))
+		}
+	}
+	return l, d
+}
+
+// sealedConfig rotates on demand only.
+func sealedConfig(d *vfstest.Disk) *Config {
+	cfg := diskConfig(d, newClock())
+	cfg.RotateSize = 1 << 40
+	return cfg
+}
+
+// searchFiles are the search indexes and seals of a log.
+func searchFiles(t *testing.T, d *vfstest.Disk) map[string][]byte {
+	t.Helper()
+	files := allFiles(t, d, diskDir+"/"+indexDir)
+	for name := range files {
+		if strings.HasSuffix(name, segment.IndexSuffix) {
+			delete(files, name)
+		}
+	}
+	if len(files) != 4 {
+		t.Fatalf("%d files, want two search indexes and two seals", len(files))
+	}
+	return files
+}
+
+// withoutIndexes asks a few queries, of which the answers must be want's, and says how many segments were searched without an index.
+func withoutIndexes(t *testing.T, l *Log, want [][]uint64) (answers [][]uint64, lacking int) {
+	t.Helper()
+	for i, text := range []string{"failed", `"failed login" OR ok:true`, "user.name:user-7", "NOT took", "level:AUDIT"} {
+		var x Explain
+		got := indexesOf(searchAll(t, l, Query{Text: text, Explain: &x}))
+		answers = append(answers, got)
+		if want != nil && !slices.Equal(got, want[i]) {
+			t.Errorf("%s: got %d entries, want %d", text, len(got), len(want[i]))
+		}
+		c, err := l.Count(context.Background(), Query{Text: text})
+		if err != nil || c.N != uint64(len(got)) {
+			t.Errorf("%s: counted %d of %d, %v", text, c.N, len(got), err)
+		}
+		lacking = max(lacking, x.WithoutIndex)
+	}
+	return answers, lacking
+}
+
+func TestRebuildMakesSearchIndexesAgain(t *testing.T) {
+	for name, damage := range map[string]func(t *testing.T, l *Log, d *vfstest.Disk, names []string) (lacking int){
+		"missing": func(t *testing.T, _ *Log, d *vfstest.Disk, names []string) int {
+			must(t, d.Remove(names[0]))
+			return 1
+		},
+		"altered": func(t *testing.T, _ *Log, d *vfstest.Disk, names []string) int {
+			for _, name := range names {
+				data, err := d.ReadFileRaw(name)
+				must(t, err)
+				data = slices.Clone(data)
+				data[100] ^= 4
+				must(t, d.WriteFileRaw(name, data))
+			}
+			return 2
+		},
+		"of the other segment": func(t *testing.T, _ *Log, d *vfstest.Disk, names []string) int {
+			data, err := d.ReadFileRaw(names[1])
+			must(t, err)
+			must(t, d.WriteFileRaw(names[0], data))
+			return 1
+		},
+		"sealed before there were any": func(t *testing.T, l *Log, d *vfstest.Disk, names []string) int {
+			for _, name := range names {
+				must(t, d.Remove(name))
+				name = strings.TrimSuffix(name, segment.SearchSuffix) + segment.SealSuffix
+				note, err := d.ReadFileRaw(name)
+				must(t, err)
+				text, err := l.openSeal(note)
+				must(t, err)
+				seal, err := index.ParseSeal(text)
+				must(t, err)
+				seal.SearchLen = 0
+				note, err = l.signSeal(seal.Text())
+				must(t, err)
+				must(t, d.WriteFileRaw(name, note))
+			}
+			return 2
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, d := sealedLog(t)
+			before := searchFiles(t, d)
+			want, lacking := withoutIndexes(t, l, nil)
+			if lacking > 0 {
+				t.Fatalf("%d segments have no index to begin with", lacking)
+			}
+			var names []string
+			for name := range before {
+				if strings.HasSuffix(name, segment.SearchSuffix) {
+					names = append(names, name)
+				}
+			}
+			slices.Sort(names)
+			missing := damage(t, l, d, names)
+			must(t, l.Close())
+			l, err := Open(diskDir, sealedConfig(d))
+			must(t, err)
+			defer l.Close()
+			if _, lacking := withoutIndexes(t, l, want); lacking != missing {
+				t.Errorf("%d segments were searched without an index, want %d", lacking, missing)
+			}
+			_, err = l.Rebuild(context.Background(), nil)
+			must(t, err)
+			if _, lacking := withoutIndexes(t, l, want); lacking > 0 {
+				t.Errorf("%d segments have no index after the rebuild", lacking)
+			}
+			for name, data := range searchFiles(t, d) {
+				if strings.HasSuffix(name, segment.SearchSuffix) && !bytes.Equal(data, before[name]) {
+					t.Errorf("%s was rebuilt with other bytes", name)
+				}
+			}
+		})
+	}
+}
+
+// TestUnreadableSearchIndexIsNoError: answers come from the entries then.
+func TestUnreadableSearchIndexIsNoError(t *testing.T) {
+	l, d := sealedLog(t)
+	want, _ := withoutIndexes(t, l, nil)
+	for _, s := range l.segments {
+		s.forgetIndexes()
+	}
+	d.SetFail(func(op vfstest.Op) error {
+		if strings.HasSuffix(op.Name, segment.SearchSuffix) {
+			return errors.New("this disk does not read")
+		}
+		return nil
+	})
+	defer d.SetFail(nil)
+	if _, lacking := withoutIndexes(t, l, want); lacking != 2 {
+		t.Errorf("%d segments were searched without an index, want 2", lacking)
+	}
+}
+
+// TestSearchIndexesAreLetGo opens more search indexes than are kept.
+func TestSearchIndexesAreLetGo(t *testing.T) {
+	l, _ := sealedLog(t)
+	withoutIndexes(t, l, nil)
+	for i := range openSearches + 10 {
+		s := l.segments[i%2]
+		s.searchMu.Lock()
+		s.search = nil
+		s.searchMu.Unlock()
+		if l.searchIndex(s.first/256) == nil {
+			t.Fatal(s.noSearch)
+		}
+		if len(l.searches) > openSearches {
+			t.Fatalf("%d search indexes are kept open", len(l.searches))
+		}
+	}
+}

@@ -84,8 +84,8 @@ func (p *planner) next() (k uint64, ok bool) {
 
 // begin opens the indexes of the segment that the planner came to.
 func (p *planner) begin() {
-	x, _, _, _, err := p.l.searchIndex(p.now.first)
-	if x != nil {
+	if x := p.l.searchIndex(p.now.first); x != nil {
+		var err error
 		p.now.plan, err = query.NewPlan(p.s.parsed.Root, x, p.s.low, p.s.high)
 		if err == nil && p.s.counting != nil {
 			err = p.s.counting.begin(p)

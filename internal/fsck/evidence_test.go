@@ -433,6 +433,32 @@ func TestNewestSatisfiedCheckpointCounts(t *testing.T) {
 	}
 }
 
+// The strictest anchor counts, not the last one.
+func TestStrictestAnchorCounts(t *testing.T) {
+	a := tsatest.New(t, nil)
+	b := newHybrid(t, "example.com/log")
+	b.add(300)
+	b.publish(true)
+	b.time = testTime + 20*second
+	var stamps []string
+	times := []int64{5, 10, 7}
+	for n, at := range times {
+		stamps = append(stamps, b.stampAt(a, n, testTime+at*second))
+	}
+	for n, at := range times {
+		b.anchor(stamps[n], 300, testTime+at*second)
+	}
+	b.add(1)
+	b.close()
+	o := b.trusting(a)
+	o.Entries = []uint64{299, 300, 303}
+	r := verify(t, o)
+	want(t, r, Proven)
+	if first, second := r.Brackets[1].NotBefore, r.Brackets[2].NotBefore; r.Brackets[0].NotBefore != nil || first.Time.UnixNano() != testTime+5e9 || second.Time.UnixNano() != testTime+10e9 {
+		t.Errorf("%+v", r.Brackets)
+	}
+}
+
 // Where nothing is known to compare it with, evidence is not blamed.
 func TestEvidenceThatCannotBeCompared(t *testing.T) {
 	a := tsatest.New(t, nil)
@@ -449,10 +475,24 @@ func TestEvidenceThatCannotBeCompared(t *testing.T) {
 	b := watched(t, a)
 	delete(b.files, "log.json")
 	blamed(b)
-	b = watched(t, a)
+	b = newHybrid(t, "example.com/log")
+	b.add(512)
+	b.publish(true)
+	b.rotate()
+	b.seal(0, 512)
+	b.add(300)
+	b.publish(true)
+	b.stampAt(a, 0, testTime+40*second)
+	b.add(300)
+	b.publish(true)
+	b.rotate()
+	b.seal(512, 1024)
+	b.add(1)
+	b.close()
+	b.stampAt(a, 0, testTime+50*second)
+	want(t, verify(t, b.trusting(a)), Proven)
 	delete(b.files, "archive/"+segment.ArchiveName(0))
 	delete(b.files, "tree/1")
-	b.stampAt(a, 0, testTime+40*second)
 	blamed(b)
 }
 

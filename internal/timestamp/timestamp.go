@@ -64,13 +64,11 @@ func parse(der []byte) (*Stamp, error) {
 	if err := checkStatus(der); err != nil {
 		return nil, err
 	}
-	// From here on the answer is well-formed DER of bounded depth. This also checks the signature, if there is a certificate.
+	// From here on the answer is well-formed DER of bounded depth. This also checks the signature, if there is a certificate;
+	// checkSigner asks for one.
 	ts, err := timestamp.ParseResponse(der)
 	if err != nil {
 		return nil, err
-	}
-	if len(ts.Certificates) == 0 {
-		return nil, errors.New("it carries no certificate of its signer")
 	}
 	if ts.HashAlgorithm != crypto.SHA256 || len(ts.HashedMessage) != sha256.Size {
 		return nil, fmt.Errorf("it is over a digest of %s with %d bytes, want SHA-256 with %d", ts.HashAlgorithm, len(ts.HashedMessage), sha256.Size)

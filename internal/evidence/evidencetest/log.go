@@ -26,6 +26,7 @@ type Log struct {
 	Key    *proof.PrivateKey // the log key
 	Epochs [][2]*proof.PrivateKey
 	Links  []byte // the file `epochs`
+	Single bool   // it has the log key only, and no epochs: an old log
 	seed   string
 	edges  []uint64 // sizes of the closing checkpoints
 }
@@ -51,6 +52,9 @@ func Key(typ byte, name, seed string) *proof.PrivateKey {
 
 // VKeys are those of log.json.
 func (l *Log) VKeys() []string {
+	if l.Single {
+		return []string{l.Key.Key().String()}
+	}
 	return []string{l.Key.Key().String(), l.Epochs[0][0].Key().String(), l.Epochs[0][1].Key().String()}
 }
 
@@ -103,6 +107,9 @@ func (l *Log) Note(size uint64, witnesses ...*proof.PrivateKey) []byte {
 		if c < size {
 			epoch++
 		}
+	}
+	if l.Single {
+		return Sign(l.Checkpoint(size).Text(), append([]*proof.PrivateKey{l.Key}, witnesses...)...)
 	}
 	return Sign(l.Checkpoint(size).Text(), append([]*proof.PrivateKey{l.Key, l.Epochs[epoch][0], l.Epochs[epoch][1]}, witnesses...)...)
 }
