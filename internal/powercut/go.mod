@@ -11,6 +11,8 @@ require (
 )
 
 require (
+	filippo.io/mldsa v1.0.0 // indirect
+	github.com/digitorus/pkcs7 v0.0.0-20250730155240-ffadbf3f398c // indirect
+	github.com/digitorus/timestamp v0.0.0-20250524132541-c45532741eea // indirect
 	github.com/klauspost/compress v1.20.3 // indirect
-	golang.org/x/mod v0.42.0 // indirect
 )
