@@ -863,11 +863,15 @@ func askAccusation(t *target, k Knowledge) (Outcome, string, error) {
 		return "", "", err
 	}
 	m := proof.Misbehaviour{A: t.early, B: t.now.log[latestName], Proof: hashes}
-	if found, err := m.Verify([]proof.Key{key}); err != nil {
+	found, err := m.Verify([]proof.Key{key})
+	var refuted *proof.MismatchError
+	switch {
+	case errors.As(err, &refuted):
 		return Refuted, err.Error(), nil
-	} else {
-		return Unseen, found.String(), nil
+	case err != nil:
+		return "", "", err
 	}
+	return Unseen, found.String(), nil
 }
 
 func untouched(*target) error { return nil }

@@ -512,6 +512,7 @@ var matrix = []row{
 		powers: "serves an export to clients of transparency logs",
 		why:    "The export's checkpoint covers every tile and every entry. Clients know the log by its log key.",
 		want:   [numKnowledge]Outcome{Refuted, NoSuch, Refuted, NoSuch, NoSuch},
+		says:   "tile/",
 		do:     editTile,
 		verify: askTiles,
 	},

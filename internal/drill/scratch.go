@@ -340,14 +340,17 @@ func (s *scratch) append(ctx context.Context, l *immutable.Log, from, n int) err
 }
 
 // keep fetches what is known elsewhere: the witnesses' word, a proof of an entry, a bundle of evidence.
-func (s *scratch) keep(ctx context.Context) (err error) {
+func (s *scratch) keep(ctx context.Context) error {
 	cfg := s.cfg
 	cfg.ReadOnly = true
 	l, err := immutable.Open(s.dir(), &cfg)
 	if err != nil {
 		return err
 	}
-	defer l.Close()
+	return errors.Join(s.keepFrom(ctx, l), l.Close())
+}
+
+func (s *scratch) keepFrom(ctx context.Context, l *immutable.Log) (err error) {
 	if err := s.ask(ctx, l); err != nil {
 		return err
 	}
