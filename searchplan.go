@@ -122,6 +122,8 @@ func (p *planner) skip(k uint64) bool {
 		return !wanted
 	case at.plan == nil:
 		return at.index != nil && !p.bounds.may(&at.index.Groups[k-at.index.First/tree.GroupSize])
+	case !at.plan.In(k):
+		return true
 	case p.s.counting != nil:
 		answered, err := p.s.counting.group(p, k)
 		if err != nil {

@@ -194,6 +194,23 @@ func (s Set) And(o Set) {
 	}
 }
 
+// Without takes out what is in o.
+func (s Set) Without(o Set) {
+	for i := range o {
+		s[i] &^= o[i]
+	}
+}
+
+// Fill adds groups 0 … groups-1.
+func (s Set) Fill(groups uint32) {
+	for i := range groups / 64 {
+		s[i] = ^uint64(0)
+	}
+	if groups%64 > 0 {
+		s[groups/64] |= 1<<(groups%64) - 1
+	}
+}
+
 // Or adds what is in o.
 func (s Set) Or(o Set) {
 	for i := range o {

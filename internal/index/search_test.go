@@ -159,7 +159,7 @@ func TestSearchIndexIsAFunctionOfTheEntries(t *testing.T) {
 	}
 	corpus, _ := corpusLines(t, 64*GroupSize)
 	data, _ = builderOf(t, 0, corpus).Finish()
-	if got, want := fmt.Sprintf("%x", sha256.Sum256(data)), "abf138adcdb9a76ad1d64da7f69a1a314e254846029c3e4fcf02ee42e9a47008"; got != want {
+	if got, want := fmt.Sprintf("%x", sha256.Sum256(data)), ""; got != want {
 		t.Errorf("the index of the golden corpus has SHA-256 %s, want %s", got, want)
 	}
 }

@@ -22,7 +22,8 @@ type epoch struct {
 	values    []columnValue
 	templates []byte
 	counts    counter
-	rare      []bool // each word: left out of templates
+	rare      []bool              // each word: left out of templates
+	before    map[uint64]struct{} // words that were not rare in the epoch before, by their counts there
 }
 
 type heldLine struct {
@@ -76,20 +77,29 @@ func (b *Builder) endEpoch() {
 	e.lines, e.text, e.words, e.values = e.lines[:0], e.text[:0], e.words[:0], e.values[:0]
 }
 
-// findRare says which words are left out of templates: numbers sooner than others, since they mostly tell entries apart.
+// findRare says which words are left out of templates: numbers sooner than others, since they mostly tell entries apart, and
+// none that was frequent in the epoch before, so that a short epoch does not see other shapes.
 func (e *epoch) findRare() {
 	e.counts.reset(len(e.words))
 	for i := range e.words {
 		e.counts.add(e.words[i].hash)
 	}
 	e.rare = e.rare[:0]
+	frequent := map[uint64]struct{}{}
 	for i := range e.words {
 		often := len(e.lines) / 256
 		if e.words[i].digit {
 			often = len(e.lines) / 64
 		}
-		e.rare = append(e.rare, int(e.counts.find(e.words[i].hash)) < max(often, 8))
+		hash := e.words[i].hash
+		_, was := e.before[hash]
+		few := int(e.counts.find(hash)) < max(often, 8)
+		if !few {
+			frequent[hash] = struct{}{}
+		}
+		e.rare = append(e.rare, few && !was)
 	}
+	e.before = frequent
 }
 
 // cut makes a line's template, its level first; none if it is too long.

@@ -23,6 +23,8 @@ type Plan struct {
 	columns   []bool // that atoms ask for
 	few       int    // so many groups in question are read rather than looked up in the dictionary
 
+	may, all index.Set // of the covered groups, see part.groups
+
 	d     *index.Dictionary // once it is needed
 	block index.Block
 	has   bool // block is read
@@ -30,8 +32,9 @@ type Plan struct {
 
 // A part is a node of the query, over the groups of a segment.
 type part interface {
-	// group says what is known of a group as a whole, without the dictionary.
-	group(p *Plan, g uint32) state
+	// groups says which groups may have entries of which it holds, and of which groups it holds of all, without the
+	// dictionary. all is within may.
+	groups(p *Plan) (may, all index.Set)
 	// lines says what is known of each entry of the group whose block is read. from is its first entry in the block.
 	lines(p *Plan, g uint32, from int) (yes, may Bits)
 	// shape says what is known of all entries of a shape where no group knows more. It is mixed where columns or groups decide.
@@ -64,8 +67,38 @@ func NewPlan(root Node, x *index.Search, low, high uint64) (*Plan, error) {
 	end := x.First + uint64(x.Groups)*index.GroupSize
 	p := &Plan{x: x, low: max(low, x.First), high: min(high, end), first: x.First / index.GroupSize, few: few}
 	var err error
-	p.root, err = p.part(root)
-	return p, err
+	if p.root, err = p.part(root); err != nil {
+		return nil, err
+	}
+	p.may, p.all = p.root.groups(p)
+	return p, nil
+}
+
+// state is what may and all say of a group.
+func (p *Plan) state(g uint32) state { return state(btoi(p.may.Has(g)) + btoi(p.all.Has(g))) }
+
+// nowhere and everywhere are sets of the covered groups.
+func (p *Plan) nowhere() index.Set { return index.NewSet(p.x.Covered) }
+
+func (p *Plan) everywhere() index.Set {
+	s := p.nowhere()
+	s.Fill(p.x.Covered)
+	return s
+}
+
+// where are the sets that say of each group what hold says of it.
+func (p *Plan) where(hold func(g uint32) state) (may, whole index.Set) {
+	may, whole = p.nowhere(), p.nowhere()
+	for g := range p.x.Covered {
+		switch hold(g) {
+		case all:
+			whole.Add(g)
+			may.Add(g)
+		case mixed:
+			may.Add(g)
+		}
+	}
+	return may, whole
 }
 
 // Range returns the groups that have entries to look at: from … to-1.
@@ -74,6 +107,12 @@ func (p *Plan) Range() (from, to uint64) {
 		return p.first, p.first
 	}
 	return p.low / index.GroupSize, (p.high-1)/index.GroupSize + 1
+}
+
+// In says whether group k is among those that the hashed index, times and ids leave: a first, fast answer, where May knows more.
+func (p *Plan) In(k uint64) bool {
+	g := uint32(k - p.first)
+	return g >= p.x.Covered || p.may.Has(g)
 }
 
 // May says whether group k may have entries that the query selects.
@@ -85,7 +124,7 @@ func (p *Plan) May(k uint64) (bool, error) {
 	if g >= p.x.Covered {
 		return true, nil
 	}
-	switch p.root.group(p, g) {
+	switch p.state(g) {
 	case none:
 		return false, nil
 	case all:
@@ -107,7 +146,7 @@ func (p *Plan) Select(k uint64) (yes Bits, sure bool, err error) {
 	if g >= p.x.Covered {
 		return Bits{}, false, nil
 	}
-	switch p.root.group(p, g) {
+	switch p.state(g) {
 	case none:
 		return Bits{}, true, nil
 	case all:
@@ -147,14 +186,7 @@ func (p *Plan) worthwhile() bool {
 	if p.d != nil {
 		return true
 	}
-	from, to := p.Range()
-	n := 0
-	for k := from; k < to && n <= p.few; k++ {
-		if g := uint32(k - p.first); g < p.x.Covered && p.root.group(p, g) == mixed {
-			n++
-		}
-	}
-	return n > p.few
+	return p.may.Len()-p.all.Len() > p.few
 }
 
 // look reads a group's block and asks of each entry.
@@ -219,11 +251,8 @@ func (p *Plan) Levels() (levels [entry.NumLevels]uint64, unsure []uint64, err er
 // tally counts. Where levels do not matter all entries may count as one.
 func (p *Plan) tally(byLevel bool) (levels [entry.NumLevels]uint64, unsure []uint64, err error) {
 	from, to := p.Range()
-	whole, possible := p.low == p.x.First && p.high == p.x.First+uint64(p.x.Groups)*index.GroupSize && p.x.Covered == p.x.Groups, false
-	for k := from; k < to && !possible; k++ {
-		possible = p.root.group(p, uint32(k-p.first)) != none || uint32(k-p.first) >= p.x.Covered
-	}
-	if !possible {
+	whole := p.low == p.x.First && p.high == p.x.First+uint64(p.x.Groups)*index.GroupSize && p.x.Covered == p.x.Groups
+	if p.may.Len() == 0 && p.x.Covered == p.x.Groups {
 		return levels, nil, nil
 	}
 	if whole && (byLevel || p.worthwhile()) {
@@ -236,6 +265,9 @@ func (p *Plan) tally(byLevel bool) (levels [entry.NumLevels]uint64, unsure []uin
 		}
 	}
 	for k := from; k < to; k++ {
+		if !p.In(k) {
+			continue
+		}
 		if unsure, err = p.add(&levels, k, unsure, byLevel); err != nil {
 			return levels, nil, err
 		}
@@ -436,23 +468,44 @@ func (p *Plan) part(n Node) (part, error) {
 	return p.atom(n)
 }
 
-func (allPart) group(*Plan, uint32) state                 { return all }
+func (allPart) groups(p *Plan) (may, whole index.Set) { return p.everywhere(), p.everywhere() }
 func (allPart) lines(*Plan, uint32, int) (Bits, Bits) { return everything, everything }
-func (allPart) shape(*Plan, int) state                    { return all }
-func (n andPart) group(p *Plan, g uint32) state {
-	return n.each(func(s part) state { return s.group(p, g) })
-}
+func (allPart) shape(*Plan, int) state                { return all }
 func (n andPart) shape(p *Plan, i int) state {
 	return n.each(func(s part) state { return s.shape(p, i) })
-}
-func (n orPart) group(p *Plan, g uint32) state {
-	return n.each(func(s part) state { return s.group(p, g) })
 }
 func (n orPart) shape(p *Plan, i int) state {
 	return n.each(func(s part) state { return s.shape(p, i) })
 }
-func (n notPart) group(p *Plan, g uint32) state { return all - n.part.group(p, g) }
-func (n notPart) shape(p *Plan, i int) state    { return all - n.part.shape(p, i) }
+func (n notPart) shape(p *Plan, i int) state { return all - n.part.shape(p, i) }
+
+func (n andPart) groups(p *Plan) (may, whole index.Set) {
+	may, whole = p.everywhere(), p.everywhere()
+	for _, s := range n {
+		m, w := s.groups(p)
+		may.And(m)
+		whole.And(w)
+	}
+	return may, whole
+}
+
+func (n orPart) groups(p *Plan) (may, whole index.Set) {
+	may, whole = p.nowhere(), p.nowhere()
+	for _, s := range n {
+		m, w := s.groups(p)
+		may.Or(m)
+		whole.Or(w)
+	}
+	return may, whole
+}
+
+func (n notPart) groups(p *Plan) (may, whole index.Set) {
+	m, w := n.part.groups(p)
+	may, whole = p.everywhere(), p.everywhere()
+	may.Without(w)
+	whole.Without(m)
+	return may, whole
+}
 
 func (n andPart) each(of func(part) state) state {
 	least := all

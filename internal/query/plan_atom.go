@@ -27,8 +27,8 @@ type atom struct {
 	shapes  []shapeAnswer
 	columns []columnAnswer
 	odd     index.Set // groups of which shapes alone do not tell
-	never   bool // it rules all shapes out
-	dotted  bool // see index.Search
+	never   bool      // it rules all shapes out
+	dotted  bool      // see index.Search
 }
 
 // A token is something that texts have, and where it is.
@@ -220,11 +220,12 @@ func meet(s, o index.Set) index.Set {
 	return s
 }
 
-func (a *atom) group(_ *Plan, g uint32) state {
-	if a.any != nil && !a.any.Has(g) || a.never {
-		return none
+func (a *atom) groups(p *Plan) (may, whole index.Set) {
+	may = p.everywhere()
+	if a.any != nil {
+		may.And(a.any)
 	}
-	return mixed
+	return may, p.nowhere()
 }
 
 // special adds the groups of which shapes alone do not tell.
@@ -470,10 +471,14 @@ func btoi(b bool) int {
 	return 0
 }
 
+func (t timePart) groups(p *Plan) (may, whole index.Set) {
+	return p.where(func(g uint32) state { return t.group(p, g) })
+}
+
 func (t timePart) group(p *Plan, g uint32) state {
 	d, err := p.x.Dictionary()
 	if err != nil {
-		return mixed
+		return mixed // whoever reads the dictionary next is told
 	}
 	return t.span(d.Times[g][0], d.Times[g][1])
 }
@@ -504,6 +509,10 @@ func spanPartOf(f Field, operands []Operand, ops []Op) part {
 		return nil
 	}
 	return spanPart{f.Root == Timestamp, ops, operands}
+}
+
+func (s spanPart) groups(p *Plan) (may, whole index.Set) {
+	return p.where(func(g uint32) state { return s.group(p, g) })
 }
 
 func (s spanPart) group(p *Plan, g uint32) state {
@@ -540,21 +549,25 @@ func (s spanPart) lines(p *Plan, g uint32, _ int) (yes, may Bits) { return s.gro
 // An idPart is an entry's id, whose low 32 bits are its index's.
 type idPart string
 
-func (id idPart) group(p *Plan, g uint32) state {
-	if len(id) != 36 {
-		return none
+func (id idPart) groups(p *Plan) (may, whole index.Set) {
+	may = p.nowhere()
+	if len(id) == 36 {
+		if low, err := strconv.ParseUint(string(id[28:]), 16, 32); err == nil {
+			// Entries of one segment are 2^32 at the most.
+			if g := (uint32(low) - uint32(p.x.First)) / index.GroupSize; g < p.x.Covered {
+				may.Add(g)
+			}
+		}
 	}
-	low, err := strconv.ParseUint(string(id[28:]), 16, 32)
-	first := uint32(p.x.First + uint64(g)*index.GroupSize)
-	if err != nil || uint32(low)-first >= index.GroupSize {
-		return none
-	}
-	return mixed
+	return may, p.nowhere()
 }
 
 func (id idPart) shape(*Plan, int) state { return mixed }
 
-func (id idPart) lines(p *Plan, g uint32, _ int) (yes, may Bits) { return id.group(p, g).lines() }
+func (id idPart) lines(p *Plan, g uint32, _ int) (yes, may Bits) {
+	m, _ := id.groups(p)
+	return state(btoi(m.Has(g))).lines()
+}
 
 // alignments says how the words can stand in a message: yes where without the words that were left out, else the sets of words, by
 // bits, that would have to be among these.
