@@ -18,8 +18,8 @@ Prints the whole log, or a part of it, proven while it is read:
   log         the earlier system's immutable.log: {"id","timestamp","level","message","metadata","hostname","pid"}, one a line
   index       the log-index.json of that immutable.log: an array of {"index","id","timestamp","level","offset","length"}, bytes
 
-tiles writes the log as C2SP tlog-tiles into the directory OUT: what clients and monitors of transparency logs read. A second time it
-adds what is new, also after one that was cut short. It refuses a directory that holds what this log contradicts (exit code 1).
+tiles writes the log as C2SP tlog-tiles into the directory OUT: what clients and monitors of transparency logs read. A second time
+it adds what is new, also after one that was cut short. It refuses a directory that holds what this log contradicts (exit code 1).
 ` + "`immutable verify OUT --key KEYS`" + ` recomputes it.
 
   immutable export tiles --dir /var/log/audit /srv/www/audit
