@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tree-of-life-system/immutable/internal/entry"
 	"github.com/tree-of-life-system/immutable/internal/producer"
 	"github.com/tree-of-life-system/immutable/internal/segment"
 	"github.com/tree-of-life-system/immutable/internal/timestamp/tsatest"
@@ -128,6 +129,43 @@ func TestBracketsOfTrustedTimes(t *testing.T) {
 	want(t, r, Consistent)
 	if len(r.Brackets) != 1 || r.Brackets[0].NotAfter != nil || r.Brackets[0].Timestamp.UnixNano() != timeAt(5) {
 		t.Errorf("brackets %+v", r.Brackets)
+	}
+}
+
+// Entries that different statements put outside are different runs, and lines that are no entries are in none.
+func TestRunsOfEntriesOutsideTheirBrackets(t *testing.T) {
+	a := tsatest.New(t, nil)
+	b := newHybrid(t, "example.com/log")
+	for _, at := range []int64{5, 7} {
+		b.time = testTime + 20*second
+		b.add(100)
+		b.publish(true)
+		b.stampAt(a, 0, testTime+at*second)
+	}
+	b.close()
+	r := verify(t, b.trusting(a))
+	if len(r.Clock) != 2 || r.Clock[0].To != 99 || r.Clock[1].From != 100 || r.ClockOutside != 200 {
+		t.Errorf("%+v", r.Clock)
+	}
+	b = newHybrid(t, "example.com/log")
+	b.add(10)
+	b.publish(true)
+	name := b.stampAt(a, 0, testTime+5*second)
+	b.time = testTime + 20*second
+	b.anchor(name, 10, testTime+5*second)
+	var lines [][]byte
+	for i := range uint64(300) {
+		lines = append(lines, b.line(11+i, entry.Event{Message: "m"}))
+	}
+	lines[3] = bytes.Replace(lines[3], []byte(`"m"`), []byte(`"\u006d"`), 1)
+	b.batch(lines)
+	b.close()
+	o := b.trusting(a)
+	o.Entries = []uint64{13, 14, 15}
+	r = verify(t, o)
+	want(t, r, Refuted)
+	if len(r.Clock) != 0 || len(r.Brackets) != 2 || r.Brackets[1].Index != 15 || !bytes.Contains(lines[4], []byte(timeText(r.Brackets[1].Timestamp.UnixNano()))) {
+		t.Errorf("%+v, %+v", r.Clock, r.Brackets)
 	}
 }
 
@@ -292,6 +330,9 @@ func TestRulesOfAnchors(t *testing.T) {
 		{"of a file elsewhere", func(b *book, name, sum string) string {
 			b.files["elsewhere"] = b.files[name]
 			return fmt.Sprintf(`{"type":"anchor","size":300,"time":"%s","file":"elsewhere","sha256":"%s"}`, timeText(at), sum)
+		}, "is not evidence/"},
+		{"of a file without its directory", func(b *book, name, sum string) string {
+			return fmt.Sprintf(`{"type":"anchor","size":300,"time":"%s","file":"%s","sha256":"%s"}`, timeText(at), strings.TrimPrefix(name, "evidence/"), sum)
 		}, "is not evidence/"},
 		{"without a size", func(b *book, name, sum string) string {
 			return fmt.Sprintf(`{"type":"anchor","size":"300","time":"%s","file":"%s","sha256":"%s"}`, timeText(at), name, sum)
@@ -467,7 +508,7 @@ func TestEvidenceThatCannotBeCompared(t *testing.T) {
 		r := verify(t, b.trusting(a))
 		want(t, r, Refuted)
 		for _, f := range r.Findings {
-			if f.File == "cosigned" || strings.HasPrefix(f.File, "evidence/") {
+			if f.File == "cosigned" || strings.HasPrefix(f.File, "evidence/") || strings.Contains(f.What, "shorter") {
 				t.Errorf("finding %v", f)
 			}
 		}
@@ -492,6 +533,7 @@ func TestEvidenceThatCannotBeCompared(t *testing.T) {
 	b.stampAt(a, 0, testTime+50*second)
 	want(t, verify(t, b.trusting(a)), Proven)
 	delete(b.files, "archive/"+segment.ArchiveName(0))
+	blamed(b) // the hash arrays stand in
 	delete(b.files, "tree/1")
 	blamed(b)
 }

@@ -301,10 +301,11 @@ func (j *joiner) missed(file string, offset, index int64, what string) {
 	j.c.note(Finding{File: file, Offset: offset, Index: index, What: what + " was not compared, because entries before it are missing"})
 }
 
-// settleMissed drops what is claimed below the present size.
+// settleMissed drops what is claimed below the present size, and settles what is claimed at it: the entry before it is missing,
+// but the hash arrays may tell the root.
 func (j *joiner) settleMissed() {
-	for j.nextStop() < j.size {
-		for len(j.entries) > 0 && j.entries[0].index+1 < j.size {
+	for j.nextStop() < j.size || len(j.entries) > 0 && j.entries[0].index+1 == j.size {
+		for len(j.entries) > 0 && j.entries[0].index+1 <= j.size {
 			j.missed(j.entries[0].file, -1, int64(j.entries[0].index), "the entry")
 			j.entries = j.entries[1:]
 		}
@@ -320,6 +321,9 @@ func (j *joiner) settleMissed() {
 			j.missed(j.ahead.file, j.ahead.offset, -1, fmt.Sprintf("the root at size %d", j.ahead.size))
 			j.ahead = nil
 		}
+	}
+	if j.nextStop() == j.size {
+		j.fire(proof.Hash{})
 	}
 }
 
