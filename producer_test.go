@@ -419,6 +419,29 @@ func TestCallerMayStopWaiting(t *testing.T) {
 	}
 }
 
+// Whoever catches up leaves alone what is under way, and settles what no append has any more.
+func TestCountersUnderWayAreLeftAlone(t *testing.T) {
+	p := newProducer(t, ProducerEd25519)
+	l := producedLog(t, vfstest.New(), p)
+	line, err := p.line(l.Origin())
+	if err != nil {
+		t.Fatal(err)
+	}
+	counters, err := line.reserve(2, l.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want := 2; want >= 0; want -= 2 {
+		line.doubt = true
+		if err := line.catchUp(context.Background(), l, p); err != nil || len(line.journal.Open()) != want {
+			t.Errorf("%d counters are open, want %d: %v", len(line.journal.Open()), want, err)
+		}
+		if err := line.outcome(counters, errors.New("nobody knows")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestFullDiskLeavesNoGap(t *testing.T) {
 	disk := vfstest.New()
 	p := newProducer(t, ProducerEd25519)
