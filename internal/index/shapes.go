@@ -34,6 +34,7 @@ type heldLine struct {
 	words    [2]int32
 	values   [2]int32
 	template [2]int32
+	coarse   bool // words with digits are left out of its template, too
 	long     bool // its message is not held: it has no template, and its tokens were noted
 }
 
@@ -60,10 +61,16 @@ func (b *Builder) endEpoch() {
 	for i := range e.lines {
 		e.cut(&e.lines[i])
 	}
-	e.counts.reset(len(e.lines))
+	e.counts.reset(2 * len(e.lines))
 	for i := range e.lines {
-		if l := &e.lines[i]; l.template[1] > l.template[0] {
-			e.counts.add(e.hash(l))
+		e.count(&e.lines[i])
+	}
+	// A number that is frequent elsewhere makes a template of its own where it is not: that goes without numbers.
+	for i := range e.lines {
+		if l := &e.lines[i]; e.isSeldom(l) && !b.isShape(l) {
+			l.coarse = true
+			e.cut(l)
+			e.count(l)
 		}
 	}
 	var set tokenSet
@@ -112,7 +119,7 @@ func (e *epoch) cut(l *heldLine) {
 	e.templates = append(e.templates, byte(l.level))
 	at := int32(0)
 	for i := l.words[0]; i < l.words[1] && len(e.templates)-from <= templateBytes; i++ {
-		if e.rare[i] {
+		if e.leavesOut(l, i) {
 			e.templates = appendLiteral(e.templates, text[at:min(e.words[i].from, at+templateBytes+1)])
 			e.templates = append(e.templates, slot...)
 			at = e.words[i].to
@@ -123,6 +130,29 @@ func (e *epoch) cut(l *heldLine) {
 		e.templates = e.templates[:from]
 	}
 	l.template = [2]int32{int32(from), int32(len(e.templates))}
+}
+
+func (e *epoch) count(l *heldLine) {
+	if l.template[1] > l.template[0] {
+		e.counts.add(e.hash(l))
+	}
+}
+
+func (e *epoch) isSeldom(l *heldLine) bool {
+	return l.template[1] > l.template[0] && e.counts.find(e.hash(l)) < shapeRepeats
+}
+
+// isShape says whether there is a shape with a line's template, and makes its name in b.key.
+func (b *Builder) isShape(l *heldLine) bool {
+	template := b.held.templates[l.template[0]:l.template[1]]
+	b.key = append(binary.LittleEndian.AppendUint16(append(b.key[:0], 1), l.keys), template...)
+	_, ok := b.shapeIDs[string(b.key)]
+	return ok
+}
+
+// leavesOut says whether word i is none of its line's template.
+func (e *epoch) leavesOut(l *heldLine, i int32) bool {
+	return e.rare[i] || l.coarse && e.words[i].digit
 }
 
 // hash is that of a line's template.
@@ -156,7 +186,7 @@ func (b *Builder) shape(l *heldLine, set *tokenSet) {
 	}
 	text, words := e.text[l.text[0]:l.text[1]], e.words[l.words[0]:l.words[1]]
 	for i := range words {
-		if !s.known || e.rare[l.words[0]+int32(i)] {
+		if !s.known || e.leavesOut(l, l.words[0]+int32(i)) {
 			b.token(set, l.group, words[i].hash)
 		}
 		if words[i].short {
@@ -188,9 +218,8 @@ func (b *Builder) tupleTokensOf(set *tokenSet, group uint32, p *builtPath, tuple
 func (b *Builder) shapeID(l *heldLine) uint16 {
 	e := &b.held
 	if template := e.templates[l.template[0]:l.template[1]]; len(template) > 0 {
-		b.key = append(binary.LittleEndian.AppendUint16(append(b.key[:0], 1), l.keys), template...)
-		if id, ok := b.shapeIDs[string(b.key)]; ok {
-			return id
+		if b.isShape(l) {
+			return b.shapeIDs[string(b.key)]
 		}
 		if e.counts.find(e.hash(l)) >= shapeRepeats && b.texts < textShapes && b.textSize+len(template) <= textBytes {
 			b.texts++
