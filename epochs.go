@@ -461,7 +461,7 @@ func (l *Log) loadSigningKeys() error {
 			l.closedEpochs = append(l.closedEpochs, n)
 		}
 	}
-	l.epochKeys, err = nil, nil
+	l.epochKeys = nil
 	if len(now.Keys) == 1 { // of a log with one key, which is the log key
 		return nil
 	}

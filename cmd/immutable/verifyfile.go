@@ -567,7 +567,7 @@ func (v *fileVerifier) book(rep *immutable.Report, name, dir, state string) (err
 	if err != nil {
 		return err
 	}
-	defer b.Close()
+	defer func() { err = errors.Join(err, b.Close()) }()
 	l, err := immutable.Open(dir, &immutable.Config{ReadOnly: true, StateDir: state, Logger: slog.New(&logHandler{c: v.c})})
 	if err != nil {
 		return err
