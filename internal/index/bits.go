@@ -45,9 +45,6 @@ func (w *bitWriter) gamma(v uint64) {
 	w.put(v&(1<<n-1), n)
 }
 
-// pos is how many bits were written.
-func (w *bitWriter) pos() int64 { return int64(len(w.buf))*8 + int64(w.fill) }
-
 // align fills the last byte with zeros.
 func (w *bitWriter) align() {
 	if w.fill > 0 {

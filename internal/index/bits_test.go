@@ -32,7 +32,7 @@ func TestBitsReadBackWhatWasWritten(t *testing.T) {
 			}
 			items = append(items, it)
 		}
-		end := w.pos()
+		end := int64(len(w.buf))*8 + int64(w.fill)
 		w.align()
 		r := bitReader{buf: w.buf}
 		for i, it := range items {

@@ -205,7 +205,7 @@ func (d *Dictionary) readShapes(r *headReader) {
 			if !utf8.ValidString(template) {
 				r.fail("a message that is not UTF-8")
 			}
-			for _, part := range strings.Split(template, slot) {
+			for part := range strings.SplitSeq(template, slot) {
 				s.Message = append(s.Message, strings.ReplaceAll(part, notSlot, "\x00"))
 			}
 		}

@@ -77,7 +77,7 @@ func (b *Builder) dictionaryTokens(group uint32) {
 
 // eachLiteral visits the texts between a template's slots.
 func eachLiteral(template []byte, visit func(text []byte)) {
-	for _, part := range bytes.Split(template, []byte(slot)) {
+	for part := range bytes.SplitSeq(template, []byte(slot)) {
 		visit(bytes.ReplaceAll(part, []byte(notSlot), []byte{0}))
 	}
 }
