@@ -474,6 +474,7 @@ func (allPart) shape(*Plan, int) state                { return all }
 func (n andPart) shape(p *Plan, i int) state {
 	return n.each(func(s part) state { return s.shape(p, i) })
 }
+
 func (n orPart) shape(p *Plan, i int) state {
 	return n.each(func(s part) state { return s.shape(p, i) })
 }
