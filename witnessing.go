@@ -788,6 +788,9 @@ func (l *Log) saveEvidence(kind, checkpoint string, data []byte) (string, error)
 	defer l.witnessing.saving.Unlock()
 	sum := sha256.Sum256([]byte(checkpoint))
 	name := l.statePath(kind + "-" + hex.EncodeToString(sum[:8]))
+	if _, err := l.fs.Stat(name); err == nil {
+		return name, nil
+	}
 	return name, vfs.WriteAtomic(l.fs, name+".new", name, data, 0o600)
 }
 
