@@ -118,14 +118,9 @@ func (c *check) closeFiles() {
 	c.shelf.close()
 }
 
-// decide gives the verdict. changed says that somebody wrote to the directory during the check: then it has a living writer,
-// and bytes that a crash may leave are its batch in flight.
-func (c *check) decide(changed bool) {
+// decide gives the verdict.
+func (c *check) decide() {
 	r := c.rep
-	if c.leftovers > 0 && changed && len(r.Findings) == 0 {
-		c.leftovers = 0
-		c.note(Finding{File: ".", Offset: -1, Index: -1, What: "a writer was at work during the check; what a crash might have left is taken for its batch in flight"})
-	}
 	for _, b := range r.Basis {
 		r.Covered = max(r.Covered, b.Size)
 	}

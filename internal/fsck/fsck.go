@@ -211,8 +211,9 @@ func Check(ctx context.Context, o Options) (*Report, error) {
 	return rep, nil
 }
 
-// settle repeats the check while it has findings and a writer changed the directory meanwhile. What such attempts find may be
-// an effect of reading files one after the other; what the same bytes show again and again is not.
+// settle repeats the check while a writer changed the directory under it and it shows findings, or what a crash may leave. What
+// such attempts find may be an effect of reading files one after the other; what the same bytes show again and again is not. What a
+// crash may leave is a writer's batch in flight only where a later attempt sees it gone: that somebody touched a file says nothing.
 func settle(ctx context.Context, o *Options) (*Report, error) {
 	var same map[Finding]int
 	for attempt := 1; ; attempt++ {
@@ -223,8 +224,8 @@ func settle(ctx context.Context, o *Options) (*Report, error) {
 		}
 		changed := fingerprint(o) != before
 		c.rep.Attempts = attempt
-		if len(c.rep.Findings) == 0 || !changed {
-			c.decide(changed)
+		if !changed || len(c.rep.Findings) == 0 && c.leftovers == 0 {
+			c.decide()
 			return c.rep, nil
 		}
 		again := make(map[Finding]int, len(c.rep.Findings))
@@ -236,20 +237,26 @@ func settle(ctx context.Context, o *Options) (*Report, error) {
 		same = again
 		if most >= sameAttempts {
 			c.keep(func(f Finding) bool { return same[f] >= sameAttempts })
-			c.decide(changed)
+			c.decide()
 			return c.rep, nil
 		}
 		if attempt == maxAttempts {
-			c.keep(func(Finding) bool { return false })
-			c.unreadable++
-			c.note(Finding{
-				File: ".", Offset: -1, Index: -1, What: fmt.Sprintf("the directory changed during each of %d checks, and each found something else", attempt),
-				Hint: "verify a copy, or stop the writer and verify again",
-			})
-			c.decide(changed)
+			c.giveUp()
 			return c.rep, nil
 		}
 	}
+}
+
+// giveUp decides after the last attempt: whatever it saw, the directory changed meanwhile.
+func (c *check) giveUp() {
+	f := Finding{File: ".", Offset: -1, Index: -1, Hint: "verify a copy, or stop the writer and verify again"}
+	if f.What = fmt.Sprintf("the directory changed during each of %d checks, and each saw something that a crash may leave", maxAttempts); len(c.rep.Findings) > 0 {
+		f.What = fmt.Sprintf("the directory changed during each of %d checks, and each found something else", maxAttempts)
+	}
+	c.keep(func(Finding) bool { return false })
+	c.unreadable++
+	c.note(f)
+	c.decide()
 }
 
 // keep moves the findings for which it is false to the notes.
