@@ -145,9 +145,29 @@ func (c *check) decide() {
 	if c.known && !r.Signed {
 		c.note(Finding{File: identity.LogName, Offset: -1, Index: -1, What: "unsigned: this log has no keys, so whoever can write the directory can also make another that agrees with itself"})
 	}
+	c.noteOneKey()
 	if r.Findings == nil {
 		r.Findings = []Finding{}
 	}
+}
+
+// noteOneKey says what a log is worth whose keys are those of log.json for ever, or to which the log key alone leads.
+func (c *check) noteOneKey() {
+	r := c.rep
+	if len(r.VKeys) != 1 {
+		return
+	}
+	f := Finding{File: identity.LogName, Offset: -1, Index: -1, What: "this is a log with one key, which is never destroyed: whoever has it can sign any history"}
+	switch isLog := func(b Basis) bool { return b.Kind == "key" && b.Detail == c.log.String() }; {
+	case len(r.Epochs) > 1 && slices.ContainsFunc(r.Basis, isLog):
+		f.What = "the pinned key is the log key, which is never destroyed: whoever has it can sign any history, with epochs of its own"
+		f.Hint = "pin a key of a later epoch; `immutable key show --current` prints them"
+	case len(r.Epochs) > 1:
+		return
+	default:
+		f.Hint = "`immutable key rotate` begins epochs, whose keys are destroyed; if it had three keys when it was made, log.json was replaced"
+	}
+	c.note(f)
 }
 
 // find reports something that refutes.

@@ -723,3 +723,68 @@ func sealText(b *book, first uint64) string {
 	text, _, _ := bytes.Cut(b.files["index/"+segment.SealName(first)], []byte("\n\n"))
 	return string(text) + "\n"
 }
+
+// The key of a log with one key is a basis, and what it is worth is said, also of a log that was made one: log.json and the notes
+// of a log with three keys, with all but the log key taken out.
+func TestLogWithOneKeySaysSo(t *testing.T) {
+	const origin = "example.com/log"
+	one := small(t, origin, true)
+	one.noHead = true
+	hybrid := newHybrid(t, origin)
+	hybrid.add(3)
+	hybrid.close()
+	hybrid.noHead = true
+	lesser := hybrid.clone()
+	log := identity.Log{Origin: origin, Created: testTime, VKeys: []string{lesser.signer.VKey()}}
+	lesser.files["log.json"], lesser.keys = log.Append(nil), nil
+	lesser.files["checkpoints"] = nil
+	for _, size := range []int{0, 3} {
+		note, err := lesser.signer.Sign(proof.Checkpoint{Origin: origin, Size: uint64(size), Root: proof.Root(lesser.leaves[:size])}.Text())
+		must(t, err)
+		lesser.files["checkpoint"], lesser.files["checkpoints"] = note, append(append(lesser.files["checkpoints"], note...), '\n')
+	}
+	rotated := newBook(t, origin, true)
+	rotated.noHead = true
+	rotated.add(3)
+	rotated.rotateKeys()
+	rotated.add(3)
+	rotated.close()
+	later := makeEpoch(t, origin, 1).ed.Key().String()
+	const alone, pinned = "this is a log with one key, which is never destroyed: whoever has it can sign any history", "the pinned key is the log key, which is never destroyed"
+	for _, tt := range []struct {
+		name    string
+		log     *book
+		key     string
+		verdict Verdict
+		says    string
+	}{
+		{"one key", one, "", Consistent, alone},
+		{"one key, pinned", one, one.signer.VKey(), Proven, alone},
+		{"made one", lesser, "", Consistent, alone},
+		{"made one, its log key pinned", lesser, lesser.signer.VKey(), Proven, alone},
+		{"made one, a key of its epoch pinned", lesser, hybrid.keys.ed.Key().String(), Refuted, alone},
+		{"three keys", hybrid, "", Consistent, ""},
+		{"one key and epochs", rotated, "", Consistent, ""},
+		{"one key and epochs, the log key pinned", rotated, rotated.signer.VKey(), Proven, pinned},
+		{"one key and epochs, a later key pinned", rotated, later, Proven, ""},
+	} {
+		o := tt.log.options()
+		if tt.key != "" {
+			o.Keys = []string{tt.key}
+		}
+		r, err := Check(t.Context(), o)
+		must(t, err)
+		if r.Verdict != tt.verdict {
+			t.Errorf("%s: %s, want %s: %v", tt.name, r.Verdict, tt.verdict, r.Findings)
+		}
+		said := ""
+		for _, f := range r.Notes {
+			if strings.Contains(f.What, "never destroyed") {
+				said += f.What
+			}
+		}
+		if said == "" != (tt.says == "") || !strings.HasPrefix(said, tt.says) {
+			t.Errorf("%s: says %q, want %q", tt.name, said, tt.says)
+		}
+	}
+}
