@@ -93,8 +93,9 @@ func clip(b []byte) string {
 	return fmt.Sprintf("%q", b)
 }
 
-// finish compares the length. A crash may leave the file without its newest line, or with a beginning of it.
-func (f *chainFile) finish(whole bool) {
+// finish compares the length. A crash may leave the file without its newest line, or with a beginning of it, until the newest epoch's
+// keys have signed. signed is the largest size of a checkpoint that they did; 0 where there is none.
+func (f *chainFile) finish(whole bool, signed uint64) {
 	c := f.c
 	for _, g := range f.given {
 		g.finish(c, whole)
@@ -106,6 +107,9 @@ func (f *chainFile) finish(whole bool) {
 	switch {
 	case f.at < f.size:
 		at.What, at.Got, at.Want = "holds more than the entries and the kept checkpoints give", fmt.Sprintf("%d bytes", f.size), fmt.Sprint(f.at)
+		c.find(at)
+	case f.absent == 1 && signed > 0:
+		at.What = fmt.Sprintf("does not hold the line of the newest epoch, whose keys signed a checkpoint of size %d: nothing is signed before that line is durable", signed)
 		c.find(at)
 	case f.absent == 1:
 		at.What = "does not hold the line of the newest epoch"

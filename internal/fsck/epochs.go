@@ -88,6 +88,7 @@ type epochs struct {
 	seals []sealNote // signed by a key that was not known yet
 
 	verifying []*verifying
+	signed    uint64 // largest size of a note that is good
 }
 
 // An epochEntry is a control entry that names the keys of an epoch.
@@ -325,6 +326,9 @@ func (j *joiner) agree(cl *claim, of *epoch, signers []proof.Signer) {
 			}
 		}
 	}
+	if cl.note != nil {
+		j.epochs.signed = max(j.epochs.signed, cl.size)
+	}
 	if cl.inside {
 		for _, p := range j.epochs.pins {
 			p.take(cl.size, of.number, signers)
@@ -399,7 +403,11 @@ func (j *joiner) finishEpochs() {
 	for _, p := range e.pins {
 		j.finishPin(p, whole)
 	}
-	c.chainFile.finish(whole)
+	signed := e.signed
+	if e.cur == nil || signed <= e.cur.after {
+		signed = 0
+	}
+	c.chainFile.finish(whole, signed)
 }
 
 func (j *joiner) finishPin(p *pin, whole bool) {

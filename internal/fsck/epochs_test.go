@@ -788,3 +788,45 @@ func TestLogWithOneKeySaysSo(t *testing.T) {
 		}
 	}
 }
+
+// Nothing is signed before the line of its epoch is durable: no crash leaves a later checkpoint and no line.
+func TestCheckpointsOfAnEpochWithoutItsLineAreRefuted(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		sign func(b *book) // in epoch 2
+		want Verdict       // without a head
+	}{
+		{"nothing", func(*book) {}, Unknown},
+		{"entries only", func(b *book) { b.add(3) }, Unknown},
+		{"the newest checkpoint", func(b *book) { b.add(3); b.publish(false) }, Refuted},
+		{"a checkpoint that is kept", func(b *book) { latest := b.files["checkpoint"]; b.add(3); b.publish(true); b.files["checkpoint"] = latest }, Refuted},
+		{"a cosigned one", func(b *book) {
+			latest := b.files["checkpoint"]
+			b.add(3)
+			b.publish(false)
+			b.files["cosigned"], b.files["checkpoint"] = b.files["checkpoint"], latest
+		}, Refuted},
+	} {
+		for _, keep := range []int{0, 40} { // bytes of the last line
+			b := newHybrid(t, "example.com/log")
+			b.add(3)
+			b.publish(true)
+			b.rotateKeys()
+			first := len(b.files["epochs"])
+			b.add(3)
+			b.rotateKeys()
+			tt.sign(b)
+			b.files["epochs"] = b.files["epochs"][:first+keep]
+			for _, noHead := range []bool{true, false} {
+				verdict := tt.want
+				if b.noHead = noHead; !noHead && verdict == Unknown {
+					verdict = Proven
+				}
+				r := verify(t, b.options())
+				if r.Verdict != verdict || verdict == Refuted && !strings.Contains(r.Findings[0].What, "nothing is signed before that line is durable") {
+					t.Errorf("%s, %d bytes, head %v: %s, want %s: %v", tt.name, keep, !noHead, r.Verdict, verdict, r.Findings)
+				}
+			}
+		}
+	}
+}
