@@ -61,8 +61,8 @@ func (l *Log) beginEpoch(ctx context.Context, ifDue bool) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err := l.condemnation(); err != nil || ifDue && !l.publisher.rotationDue() {
-		return err
+	if ifDue && !l.publisher.rotationDue() {
+		return nil
 	}
 	if l.waiting() != nil { // an epoch is closed before the entry of the next but one
 		if err := l.publisher.publish(true); err != nil {

@@ -483,7 +483,8 @@ func TestFileEpochsIsHealed(t *testing.T) {
 		ro.ReadOnly = true
 		l, err := Open(diskDir, ro)
 		must(t, err)
-		if err := l.damaged(); err == nil || !strings.Contains(err.Error(), "immutable rebuild") {
+		short := len(data) == 0 || bytes.HasPrefix(good, data) && bytes.HasSuffix(data, []byte("\n")) // no line of it is wrong
+		if err := l.damaged(); err == nil || !strings.Contains(err.Error(), "immutable rebuild") || errors.Is(err, ErrEpochs) == short {
 			t.Errorf("%s: a reader is told %v", what, err)
 		}
 		if e, err := l.Entry(ctx, 0); err != nil || e.Message == "" {
@@ -712,5 +713,162 @@ func TestBehindCheckpointIsCopied(t *testing.T) {
 	}
 	if now, err := killed.ReadFileRaw(diskDir + "/" + checkpointsName); err != nil || !bytes.Equal(now, history) {
 		t.Errorf("the history changed: %v", err)
+	}
+}
+
+// TestInterruptedRotationEndsAtOpen leaves a closing checkpoint without its line: a writer that has nothing to publish
+// finishes the rotation too, and does not keep keys that are closed.
+func TestInterruptedRotationEndsAtOpen(t *testing.T) {
+	d := vfstest.New()
+	l := openEpochs(t, d, newClock(), 3)
+	d.SetFail(func(op vfstest.Op) error {
+		if strings.Contains(op.Name, "/"+nextDir+"/"+epochsName) {
+			return syscall.EIO
+		}
+		return nil
+	})
+	if err := l.RotateKeys(context.Background()); !errors.Is(err, syscall.EIO) {
+		t.Fatal(err)
+	}
+	d.SetFail(nil)
+	killed := d.Clone()
+	must(t, l.Close())
+	l = openEpochs(t, killed, newClock(), 3)
+	defer l.Close()
+	have, err := keys.ListEpochs(killed, stateKeys())
+	if l.Epoch() != 1 || err != nil || !slices.Equal(have, []uint64{1}) {
+		t.Errorf("epoch %d, private keys of %d: %v", l.Epoch(), have, err)
+	}
+}
+
+// TestRebuildEpochsKnowsTheHead makes the chain of a directory that is behind what this host has signed.
+func TestRebuildEpochsKnowsTheHead(t *testing.T) {
+	ctx := context.Background()
+	d, h := vfstest.New(), &history{}
+	l := openEpochs(t, d, newClock(), 3)
+	must(t, h.append(l, 3))
+	must(t, l.RotateKeys(ctx))
+	must(t, l.Close())
+	older := d.Clone()
+	l = openEpochs(t, d, newClock(), 3)
+	must(t, h.append(l, 3))
+	must(t, l.Close())
+	head := identity.Dir(diskState, "example.com/disk") + "/" + identity.HeadName
+	data, err := d.ReadFileRaw(head)
+	must(t, err)
+	must(t, older.WriteFileRaw(head, data))
+	must(t, older.Remove(diskDir+"/"+epochsName))
+	var refused *RefusedError
+	if _, err := RebuildEpochs(ctx, diskDir, epochConfig(older, newClock(), 3)); !errors.As(err, &refused) {
+		t.Errorf("rebuilt: %v", err)
+	}
+	if _, err := older.Stat(diskDir + "/" + epochsName); !notExist(err) {
+		t.Errorf("something was written: %v", err)
+	}
+}
+
+// TestForeignKeysPublishNothing gives the publisher keys that are not the current epoch's.
+func TestForeignKeysPublishNothing(t *testing.T) {
+	d := vfstest.New()
+	l := openEpochs(t, d, newClock(), 3)
+	must(t, (&history{}).append(l, 3))
+	before := allFiles(t, d, diskDir)
+	other, err := keys.CreateEpoch(vfstest.New(), "keys", l.id.Origin, 0, nil)
+	must(t, err)
+	own := l.publisher.epoch
+	l.publisher.epoch = other
+	if err := l.publisher.publish(true); err == nil || !strings.Contains(err.Error(), "does not open") {
+		t.Errorf("published: %v", err)
+	}
+	for _, name := range []string{checkpointName, checkpointsName} {
+		if now, err := d.ReadFileRaw(diskDir + "/" + name); err != nil || !bytes.Equal(now, before[diskDir+"/"+name]) {
+			t.Errorf("%s changed: %v", name, err)
+		}
+	}
+	l.publisher.epoch = own
+	must(t, l.Close())
+}
+
+// TestHistoryAheadOfTheHeadIsRefused shows a writer a kept checkpoint that its head does not know.
+func TestHistoryAheadOfTheHeadIsRefused(t *testing.T) {
+	d := vfstest.New()
+	l := openEpochs(t, d, newClock(), 3)
+	must(t, (&history{}).append(l, 3))
+	must(t, l.publisher.publish(true))
+	older := d.Clone()
+	must(t, (&history{}).append(l, 2))
+	must(t, l.publisher.publish(true))
+	for _, name := range []string{openName, checkpointsName} {
+		data, err := d.ReadFileRaw(diskDir + "/" + name)
+		must(t, err)
+		must(t, older.WriteFileRaw(diskDir+"/"+name, data))
+	}
+	must(t, l.Close())
+	var refused *RefusedError
+	if _, err := Open(diskDir, epochConfig(older, newClock(), 3)); !errors.As(err, &refused) {
+		t.Errorf("opened: %v", err)
+	}
+}
+
+// TestChainBehindTheEntriesIsRefused gives a writer the keys and the file epochs of an earlier epoch, as a restored state
+// directory would: the entries name later ones.
+func TestChainBehindTheEntriesIsRefused(t *testing.T) {
+	ctx := context.Background()
+	d, h := vfstest.New(), &history{}
+	l := openEpochs(t, d, newClock(), 3)
+	must(t, h.append(l, 3))
+	must(t, l.RotateKeys(ctx))
+	older := d.Clone()
+	must(t, h.append(l, 1))
+	must(t, l.RotateKeys(ctx))
+	must(t, l.beginEpoch(ctx, false))
+	killed := d.Clone()
+	must(t, l.Close())
+	for _, name := range []string{stateKeys() + "/epoch-1", diskDir + "/" + epochsName, diskDir + "/" + checkpointName} {
+		data, err := older.ReadFileRaw(name)
+		must(t, err)
+		must(t, killed.WriteFileRaw(name, data))
+	}
+	// The history too: what epoch 2 signed would not open.
+	history, err := older.ReadFileRaw(diskDir + "/" + checkpointsName)
+	must(t, err)
+	must(t, killed.WriteFileRaw(diskDir+"/"+checkpointsName, history))
+	for _, name := range []string{"/" + identity.HeadName} {
+		data, err := older.ReadFileRaw(identity.Dir(diskState, "example.com/disk") + name)
+		must(t, err)
+		must(t, killed.WriteFileRaw(identity.Dir(diskState, "example.com/disk")+name, data))
+	}
+	must(t, killed.Remove(stateKeys()+"/epoch-3"))
+	if _, err := Open(diskDir, epochConfig(killed, newClock(), 3)); !errors.Is(err, ErrEpochs) || !strings.Contains(err.Error(), "begins epoch 3") {
+		t.Errorf("opened: %v", err)
+	}
+}
+
+// TestSegmentIsSealedAfterItsEpochIsClosed fails to write the file epochs while a segment with the entry waits to be sealed,
+// and then loses the process: the entry must still be where recovery looks for it.
+func TestSegmentIsSealedAfterItsEpochIsClosed(t *testing.T) {
+	ctx := context.Background()
+	d, h := vfstest.New(), &history{}
+	l := openEpochs(t, d, newClock(), 3, func(c *Config) { c.RotateSize = 1 << 20 })
+	must(t, h.append(l, 3))
+	must(t, l.beginEpoch(ctx, false))
+	must(t, h.append(l, 600))
+	full := errors.New("no room for the chain")
+	d.SetFail(func(op vfstest.Op) error {
+		if strings.Contains(op.Name, "/"+nextDir+"/"+epochsName) {
+			return full
+		}
+		return nil
+	})
+	for range 2 { // the first seals nothing because publishing fails, the second because the rotation is not finished
+		if err := l.Rotate(ctx); !errors.Is(err, full) {
+			t.Errorf("sealed: %v", err)
+		}
+	}
+	killed := d.Clone()
+	d.SetFail(nil)
+	must(t, l.Close())
+	if err := afterRotation(killed, h, 3); err != nil {
+		t.Error(err)
 	}
 }
