@@ -258,6 +258,10 @@ type PolicyResult struct {
 	// Logs are those of the policy's logs that signed. Where the policy names logs, one must have.
 	Logs      []PolicyLog
 	Witnesses []WitnessState // every witness of the policy, in its order
+	// By and Since bound the time by the word of the quorum: witnesses enough for it say that they cosigned at By or earlier, and enough that
+	// they did at Since or later. A witness that the quorum can do without moves neither. Zero where the policy is not satisfied, or needs
+	// no witness: a quorum of none says nothing.
+	By, Since time.Time
 	// Quorum is one line for people: what the quorum needs, and what is there.
 	Quorum string
 	// Missing are the names of the witnesses that did not sign and whose signature would bring the quorum nearer.
@@ -271,6 +275,10 @@ type WitnessState struct {
 	Signed bool
 	Time   time.Time // the newest, where it cosigned more than once; zero if it did not
 }
+
+// NeedsWitnesses reports whether anybody must cosign: with "quorum none" nobody must, and a policy that is satisfied shows
+// nothing then, whoever cosigned.
+func (p *Policy) NeedsWitnesses() bool { return p.quorum >= 0 }
 
 // Check says whether a checkpoint note satisfies the policy. How old cosignatures are is the caller's to judge; the times are
 // in the result. Where the policy names no logs, the caller opens the note with the log's keys: see [Chain.Open].
@@ -318,15 +326,7 @@ func (p *Policy) read(note []byte) (Checkpoint, []Signer, error) {
 
 // judge fills in what follows from who signed.
 func (p *Policy) judge(r *PolicyResult) {
-	// Groups refer to what is before them, so one pass in order knows every member.
-	witnessed := make([]bool, len(p.parts))
-	for i, c := range p.parts {
-		if c.witness >= 0 {
-			witnessed[i] = r.Witnesses[c.witness].Signed
-			continue
-		}
-		witnessed[i] = c.count(witnessed) >= c.need
-	}
+	witnessed := p.witnessed(r, func(WitnessState) bool { return true })
 	if p.quorum < 0 {
 		r.Quorum = "no witnesses are required"
 	} else {
@@ -337,6 +337,40 @@ func (p *Policy) judge(r *PolicyResult) {
 	if len(p.logs) > 0 && len(r.Logs) == 0 {
 		r.Satisfied = false
 		r.Quorum = fmt.Sprintf("none of the policy's %d logs signed as %s; ", len(p.logs), quote(r.Checkpoint.Origin)) + r.Quorum
+	}
+	if r.Satisfied && p.quorum >= 0 {
+		p.bound(r)
+	}
+}
+
+// witnessed says which parts have witnessed, of the cosignatures that count. Groups refer to what is before them, so one pass in
+// order knows every member.
+func (p *Policy) witnessed(r *PolicyResult, counts func(WitnessState) bool) []bool {
+	witnessed := make([]bool, len(p.parts))
+	for i, c := range p.parts {
+		if c.witness >= 0 {
+			w := r.Witnesses[c.witness]
+			witnessed[i] = w.Signed && counts(w)
+			continue
+		}
+		witnessed[i] = c.count(witnessed) >= c.need
+	}
+	return witnessed
+}
+
+// bound fills in By and Since. A note has few signatures, so each of their times is tried.
+func (p *Policy) bound(r *PolicyResult) {
+	for _, w := range r.Witnesses {
+		at := w.Time
+		if !w.Signed {
+			continue
+		}
+		if (r.By.IsZero() || at.Before(r.By)) && p.witnessed(r, func(o WitnessState) bool { return !o.Time.After(at) })[p.quorum] {
+			r.By = at
+		}
+		if at.After(r.Since) && p.witnessed(r, func(o WitnessState) bool { return !o.Time.Before(at) })[p.quorum] {
+			r.Since = at
+		}
 	}
 }
 

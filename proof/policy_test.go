@@ -110,6 +110,22 @@ func TestQuorumNeedsWhatItSays(t *testing.T) {
 	}
 }
 
+func TestPolicySaysWhetherItNeedsWitnesses(t *testing.T) {
+	k, err := NewKey(TypeCosignature, "example.com/w", [32]byte{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for quorum, want := range map[string]bool{"none": false, "w": true} {
+		p, err := ParsePolicy([]byte("witness w " + k.Key().String() + "\nquorum " + quorum + "\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.NeedsWitnesses(); got != want {
+			t.Errorf("quorum %s: %t", quorum, got)
+		}
+	}
+}
+
 func TestQuorumIsExplained(t *testing.T) {
 	w := policyKeys(t, 4)
 	p := mustPolicy(t, policyText(w, "group x 2 w0 w1 w2", "group both all x w3", "quorum both"))

@@ -30,7 +30,7 @@ const (
 // it, if there is one.
 type Witnessed struct {
 	Size      uint64    `json:"size"`
-	Time      time.Time `json:"time"`  // the oldest of the cosignatures: every witness had seen it then or later
+	Time      time.Time `json:"time"`  // when the quorum had seen it; of one that is not satisfied the oldest cosignature's
 	Names     []string  `json:"names"` // the witnesses that cosigned it, by their names in the policy
 	Satisfied bool      `json:"satisfied"`
 	Quorum    string    `json:"quorum"` // what the quorum needs and what is there, for people
@@ -49,7 +49,7 @@ type evidenceFile struct {
 type said struct {
 	sum     [sha256.Size]byte // of the file
 	digest  [sha256.Size]byte // of a time stamp: its imprint
-	at      int64             // Unix nanoseconds; of several trusted cosignatures the oldest
+	at      int64             // Unix nanoseconds; of cosignatures when the quorum had seen it, or the oldest where it is not satisfied
 	slack   int64             // how far it may be off
 	name    string
 	trusted bool // by the keys or roots that the verifier was given
@@ -165,19 +165,29 @@ func (c *check) stamp(der []byte) (said, error) {
 	}, nil
 }
 
-// cosignatures says what trusted witnesses say in a note. That it is the log's was checked.
+// cosignatures says what the policy's witnesses say in a note. That it is the log's was checked. The time is trusted where the quorum
+// stands behind it: one witness that lies about it, and that the quorum can do without, does not move it.
 func (c *check) cosignatures(note []byte) (said, error) {
 	s := said{sum: sha256.Sum256(note), slack: int64(time.Second)}
 	if c.o.Policy == nil {
 		return s, nil
 	}
 	r := c.o.Policy.Check(note)
+	s.trusted = !r.By.IsZero()
 	for _, w := range r.Witnesses {
-		if at := w.Time.UnixNano(); w.Signed && (!s.trusted || at < s.at) {
-			s.at, s.name, s.trusted = at, w.Name, true
+		if at := nanoseconds(w.Time); w.Signed && (s.trusted && w.Time.Equal(r.By) || !s.trusted && (s.name == "" || at < s.at)) {
+			s.at, s.name = at, w.Name
 		}
 	}
 	return s, r.Err
+}
+
+// nanoseconds is a cosignature's time, or the format's last: a note may state any up to the year 9999.
+func nanoseconds(t time.Time) int64 {
+	if t.After(timeOf(entry.MaxTime)) {
+		return entry.MaxTime
+	}
+	return t.UnixNano()
 }
 
 // readCosigned reads the file cosigned.
@@ -239,8 +249,12 @@ func (c *check) witness(name string, note []byte) {
 			}
 		}
 	}
-	// A quorum of none is satisfied by nothing, and nothing is no evidence.
-	w.Satisfied = w.Satisfied && len(w.Names) > 0
+	// A quorum of none is satisfied by nothing, and nothing is no evidence, whoever cosigned.
+	if w.Satisfied = !r.By.IsZero(); w.Satisfied {
+		w.Time = r.By
+	} else if r.Satisfied {
+		w.Quorum = "its quorum is none, which shows nothing"
+	}
 	old := c.rep.Witnessed
 	if old == nil || w.Satisfied && !old.Satisfied || w.Satisfied == old.Satisfied && w.Size > old.Size {
 		c.rep.Witnessed = &w
@@ -410,12 +424,14 @@ func (c *check) findEvidence(size uint64, n int64) *evidenceFile {
 	return &c.evidence[i]
 }
 
-// cosignedAt finds who cosigned a note at this time, a trusted witness first.
+// cosignedAt finds who cosigned a note at this time, a witness of the policy first. An anchor says that what follows it is not older: that
+// is trusted where the quorum says that it signed then or later.
 func (c *check) cosignedAt(data []byte, at int64) (said, error) {
 	if c.o.Policy != nil {
-		for _, w := range c.o.Policy.Check(data).Witnesses {
-			if w.Signed && w.Time.UnixNano() == at {
-				return said{at: at, slack: int64(time.Second), name: w.Name, trusted: true}, nil
+		r := c.o.Policy.Check(data)
+		for _, w := range r.Witnesses {
+			if w.Signed && w.Time.Equal(timeOf(at)) {
+				return said{at: at, slack: int64(time.Second), name: w.Name, trusted: !w.Time.After(r.Since)}, nil
 			}
 		}
 	}

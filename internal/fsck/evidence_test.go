@@ -360,18 +360,22 @@ func TestRulesOfAnchors(t *testing.T) {
 			refuted(t, b.trusting(a), "immutable.log", tt.what)
 		})
 	}
-	// A cosigned checkpoint may be an anchor too: by the time of any of its cosignatures, trusted or not.
+	// A cosigned checkpoint may be an anchor too: by the time of any of its cosignatures, trusted if a quorum stands behind it.
 	for _, tt := range []struct {
 		at      int64
 		who     string
 		trusted bool
 		what    string
-	}{{at, "w1", true, ""}, {at, "w4", false, ""}, {at + second, "w1", true, "no cosignature in its file"}, {at + 1, "w1", true, "no cosignature in its file"}, {testTime, "w1", true, "no cosignature in its file"}} { // the last is when the log's own key signed
+	}{{at, "w1 w3", true, ""}, {at, "w1", false, ""}, {at, "w4", false, ""}, {at + second, "w1", true, "no cosignature in its file"}, {at + 1, "w1", true, "no cosignature in its file"}, {testTime, "w1", true, "no cosignature in its file"}} { // the last is when the log's own key signed
 		b := newHybrid(t, "example.com/log")
 		b.add(300)
 		b.publish(true)
 		name := evidenceFileName(300, -1)
-		b.files[name] = b.cosignAt(at, testWitness(t, tt.who))
+		var witnesses []*proof.PrivateKey
+		for _, who := range strings.Fields(tt.who) {
+			witnesses = append(witnesses, testWitness(t, who))
+		}
+		b.files[name] = b.cosignAt(at, witnesses...)
 		b.time = testTime + 12*second
 		b.anchor(name, 300, tt.at)
 		b.close()
@@ -411,7 +415,7 @@ func TestPolicyOfWitnesses(t *testing.T) {
 		{"one that signed", line("w1") + "quorum w1\n", Proven, true},
 		{"one that did not", line("w4") + "quorum w4\n", Consistent, false},
 		{"all, one of them missing", line("w1") + line("w4") + "group g all w1 w4\nquorum g\n", Consistent, false},
-		{"none needed, one signed", line("w1") + "quorum none\n", Proven, true},
+		{"none needed, one signed", line("w1") + "quorum none\n", Consistent, false},
 		{"none needed, none known", "quorum none\n", Consistent, false},
 		{"of this log", "log " + b.signer.VKey() + "\n" + line("w1") + "quorum w1\n", Proven, true},
 		{"of this log, by a key of an epoch", "log " + b.keys.ed.Key().String() + "\n" + line("w1") + "quorum w1\n", Proven, true},
@@ -442,7 +446,7 @@ func TestPolicyOfWitnesses(t *testing.T) {
 	refuted(t, old.options(), "cosigned", "the log is shorter than its checkpoint")
 }
 
-// Of several cosigned checkpoints the newest that satisfies the policy counts, and of several cosignatures the oldest.
+// Of several cosigned checkpoints the newest that satisfies the policy counts, and of several cosignatures that which makes the quorum.
 func TestNewestSatisfiedCheckpointCounts(t *testing.T) {
 	a := tsatest.New(t, nil)
 	one, two, three := testWitness(t, "w1"), testWitness(t, "w2"), testWitness(t, "w3")
@@ -466,11 +470,59 @@ func TestNewestSatisfiedCheckpointCounts(t *testing.T) {
 	o.Entries = []uint64{150}
 	r := verify(t, o)
 	want(t, r, Proven)
-	if w := r.Witnessed; !w.Satisfied || w.Size != 200 || len(w.Names) != 3 || w.Time.UnixNano() != testTime+20*second || r.Covered != 200 {
+	if w := r.Witnessed; !w.Satisfied || w.Size != 200 || len(w.Names) != 3 || w.Time.UnixNano() != testTime+25*second || r.Covered != 200 {
 		t.Errorf("%+v, covered %d", w, r.Covered)
 	}
-	if m := r.Brackets[0].NotAfter; m == nil || m.Time.UnixNano() != testTime+20*second {
+	if m := r.Brackets[0].NotAfter; m == nil || m.Time.UnixNano() != testTime+25*second {
 		t.Errorf("not after %+v", m)
+	}
+}
+
+// A witness that lies about the time, and that the quorum can do without, moves no bracket, whatever it states.
+func TestOneWitnessMovesNoBracket(t *testing.T) {
+	honest := []*proof.PrivateKey{testWitness(t, "w1"), testWitness(t, "w2")}
+	for _, lie := range []int64{1, testTime/second - 1000, testTime/second + 1000, entry.MaxTime/second + 1, 253402300799} {
+		for _, kept := range []bool{false, true} {
+			for _, satisfied := range []bool{true, false} {
+				b := newHybrid(t, "example.com/log")
+				b.add(300)
+				b.publish(true)
+				name := "cosigned"
+				if kept {
+					name = evidenceFileName(300, -1)
+				}
+				note := b.cosignAt(testTime+20*second, honest...)
+				if !satisfied {
+					note = b.cosignAt(testTime + 20*second)
+				}
+				line, err := testWitness(t, "w3").SignatureLine(b.checkpoint(), uint64(lie))
+				must(t, err)
+				b.files[name] = append(note, line...)
+				if b.time = testTime + 30*second; kept && lie <= entry.MaxTime/second {
+					b.anchor(name, 300, lie*second)
+				}
+				b.add(5)
+				b.close()
+				o := b.trusting(tsatest.New(t, nil))
+				o.Entries = []uint64{0, 302}
+				r := verify(t, o)
+				want(t, r, Proven)
+				if r.ClockOutside != 0 || len(r.Clock) != 0 {
+					t.Errorf("lie %d, kept %v, satisfied %v: clock %+v", lie, kept, satisfied, r.Clock)
+				}
+				if m := r.Brackets[0].NotAfter; m != nil != satisfied || m != nil && (m.Time.UnixNano() != testTime+20*second || m.Name == "w3") {
+					t.Errorf("lie %d, kept %v, satisfied %v: not after %+v", lie, kept, satisfied, m)
+				}
+				for _, m := range r.Times {
+					if y := m.Time.Year(); y < 1970 || m.Trusted && m.Kind != "anchor" && m.Time.UnixNano() != testTime+20*second {
+						t.Errorf("lie %d: %+v", lie, m)
+					}
+				}
+				if _, err := r.MarshalJSON(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
 	}
 }
 
