@@ -237,8 +237,8 @@ func (c *Chain) Clone() *Chain {
 }
 
 // Open verifies a checkpoint note of the log: the log key, where it is known, and the keys that r asks for of the epoch
-// that its size belongs to have signed it, and no known key's signature is bad. Signatures by keys of other epochs count for
-// nothing. A checkpoint that lacks one is refused with a *[StrippedError].
+// that its size belongs to have signed it, no known key's signature is bad, and no known key of another epoch signed it. A
+// checkpoint that lacks a signature is refused with a *[StrippedError].
 func (c *Chain) Open(note []byte, r Require) (Checkpoint, Epoch, error) {
 	cp, signed, err := c.read(note)
 	if err != nil {
@@ -283,7 +283,7 @@ func (c *Chain) read(note []byte) (Checkpoint, []Signer, error) {
 	return cp, signed, nil
 }
 
-// satisfied returns nil if the log key and what r asks for of e are among the signers.
+// satisfied returns nil if the log key and what r asks for of e are among the signers, and no key of another epoch is.
 func (c *Chain) satisfied(cp Checkpoint, e Epoch, r Require, signed []Signer) error {
 	want, lacks := e.required(r)
 	if lacks != 0 {
@@ -300,6 +300,12 @@ func (c *Chain) satisfied(cp Checkpoint, e Epoch, r Require, signed []Signer) er
 	}
 	if len(missing) != 0 {
 		return &StrippedError{Epoch: e.Number, Size: cp.Size, Missing: missing}
+	}
+	for _, s := range signed {
+		own := func(k Key) bool { return k.id == s.Key.id }
+		if !slices.ContainsFunc(e.Keys, own) && (c.logKey == nil || !own(*c.logKey)) {
+			return fmt.Errorf("the checkpoint of size %d belongs to epoch %d and is also signed by %s+%08x, a key of another epoch", cp.Size, e.Number, s.Key.name, s.Key.id)
+		}
 	}
 	return nil
 }
@@ -382,6 +388,14 @@ func (c *Chain) follow(l EpochLink) (Epoch, error) {
 	}
 	if number != l.Number {
 		return Epoch{}, fmt.Errorf("the entry %d is of epoch %d", p.Index, number)
+	}
+	n, err := ParseNote(p.Checkpoint)
+	if err != nil {
+		return Epoch{}, fmt.Errorf("closing checkpoint: %w", err)
+	}
+	fresh := slices.DeleteFunc(slices.Clone(keys), func(k Key) bool { _, known := c.known[keyRef{k.name, k.id}]; return known }) // admit refuses the others
+	if early, err := n.Verify(fresh); err != nil || len(early) > 0 {
+		return Epoch{}, fmt.Errorf("closing checkpoint: it carries a signature in the name of a key of epoch %d, which signs larger sizes only", l.Number)
 	}
 	if index32 != uint32(p.Index) {
 		return Epoch{}, fmt.Errorf("the entry %d has the id of entry %d (modulo 2^32)", p.Index, index32)

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"math/bits"
 )
 
@@ -134,6 +135,9 @@ func decodeBase64(s string) ([]byte, error) {
 // quote makes input from elsewhere safe and short enough for an error message.
 func quote(s string) string {
 	const most = 80
+	if strings.Contains(s, "PRIVATE+KEY+") || strings.Contains(s, "PRODUCER+KEY+") {
+		return "(a private key, which is not shown; the verifier key of it is wanted)"
+	}
 	if len(s) > most {
 		return fmt.Sprintf("%q… (%d bytes)", s[:most], len(s))
 	}

@@ -90,7 +90,7 @@ func ParseNote(data []byte) (*Note, error) {
 		return nil, fmt.Errorf("%w: invalid UTF-8", ErrMalformedNote)
 	}
 	for i, c := range data {
-		if c < 0x20 && c != '\n' {
+		if c < 0x20 && c != '\n' || c == 0x7f {
 			return nil, fmt.Errorf("%w: control character %#02x at byte %d", ErrMalformedNote, c, i)
 		}
 	}
@@ -145,7 +145,7 @@ func checkKeyName(name string) error {
 }
 
 func forbiddenInName(r rune) bool {
-	return unicode.IsSpace(r) || r < 0x20
+	return unicode.IsSpace(r) || r < 0x20 || r == 0x7f
 }
 
 // Verify checks every signature by one of keys and returns those that are good, in the order of the note; none is not an

@@ -197,6 +197,9 @@ func (p *PrivateKey) Sign(origin string, counter uint64, content []byte) (entry.
 // quote is s for an error, cut where a key would fill the screen.
 func quote(s string) string {
 	const most = 80
+	if strings.Contains(s, privatePrefix) || strings.Contains(s, "PRIVATE+KEY+") {
+		return "(a private key, which is not shown; the public one is wanted)"
+	}
 	if len(s) > most {
 		s = strings.ToValidUTF8(s[:most], "") + "…"
 	}

@@ -248,14 +248,21 @@ class Bundle:
             else:
                 self.cover("key", self.checkpoint.size)
         for path, data in self.checkpoints:
-            kept = self.chain.open(data)
-            if kept.size not in self.known:
+            kept = self.open_kept(path, data)
+            if kept is None or kept.size not in self.known:
                 self.unknown = True
-                self.notes.append(f"could not tell: {show(path)} is of size {kept.size}, which this bundle says nothing about")
+                self.notes.append(f"could not tell: {show(path)} is of a size that this bundle says nothing about")
             elif kept.root != self.known[kept.size]:
                 raise Refuse(f"{path}: another root at size {kept.size}", b64(self.known[kept.size]), b64(kept.root))
             else:
                 self.cover("checkpoint", kept.size)
+
+    def open_kept(self, path, data):
+        """A checkpoint from outside; None where it is of a later epoch than the bundle's chain of keys reaches."""
+        match = re.match(rb"[^\n]*\n(0|[1-9][0-9]{0,18})\n", data)
+        if match and int(match[1]) > self.checkpoint.size and data.startswith(self.origin.encode() + b"\n"):
+            return None
+        return self.chain.open(data)
 
     def cover(self, kind, size):
         if kind not in self.basis and size > self.bundle["entries"][0]["index"]:

@@ -191,11 +191,17 @@ def mldsa44_verify(public, message, signature):
     return immutable_mldsa.verify(public, message, signature)
 
 
+def check_key_name(name):
+    if len(name.encode()) > 255:
+        raise Refuse("key name is too long", f"{len(name.encode())} bytes", "at most 255")
+
+
 def parse_vkey(vkey):
     match = re.fullmatch(r"([^\s+\x00-\x1f\x7f]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/=]+)", vkey)
     if not match:
         raise Refuse("not a verifier key", vkey, "<name>+<8 hex>+<base64>")
     name, keyid, body = match[1], bytes.fromhex(match[2]), unbase64(match[3])
+    check_key_name(name)
     if KEY_BYTES.get(body[0] if body else None) != len(body) - 1:
         raise Refuse("verifier key of another type or length", body[:1].hex(), "01 or 04 and 32 bytes (Ed25519), 06 and 1312 bytes (ML-DSA-44)")
     want = sha256(name.encode() + b"\n" + body)[:4]
@@ -214,7 +220,7 @@ def open_note(data, keys, text_lines):
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise Refuse("note is not UTF-8", data, "UTF-8") from None
-    if re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text):
+    if re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text):
         raise Refuse("note has a control character", data, "none but newline")
     lines = text.split("\n")
     if lines.pop() != "":
@@ -233,6 +239,7 @@ def open_note(data, keys, text_lines):
         match = re.fullmatch(r"\u2014 ([^\s+]+) ([A-Za-z0-9+/=]+)", line)
         if not match:
             raise Refuse("malformed signature line", line, "— <name> <base64>")
+        check_key_name(match[1])
         blob = unbase64(match[2])
         if len(blob) < 5:
             raise Refuse("signature is too short", match[2], "4-byte key id and a signature")

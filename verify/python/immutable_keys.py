@@ -59,11 +59,21 @@ class Chain:
         epoch = self.epoch_of(int(match[1]))
         want = [self.log_key] + [key for key in epoch.keys if key != self.log_key]
         checkpoint = open_checkpoint(note, self.origin, want)
+        self.refuse_others(note, want, epoch.number)
         for key in want:
             if key not in checkpoint.signers:
                 raise Refuse(f"signature stripped: a key of epoch {epoch.number} did not sign", [k.id.hex() for k in checkpoint.signers],
                              f"{key.id.hex()} (type {key.kind:02x})")
         return checkpoint
+
+    def refuse_others(self, note, want, number, more=()):
+        """A key of another epoch signs nothing at this size, good or bad."""
+        own = {(key.name, key.id.hex()) for key in want}
+        others = {(key.name, key.id.hex()) for key in (*self.all_keys(), *more)} - own
+        for line in note.decode("utf-8").rpartition("\n\n")[2].split("\n"):
+            name, _, blob = line.removeprefix("\u2014 ").partition(" ")
+            if (name, unbase64(blob)[:4].hex() if blob else "") in others:
+                raise Refuse(f"a checkpoint of epoch {number} carries a signature in the name of a key of another epoch", line, "none")
 
     def open_seal(self, data, lines):
         """The text lines of a seal, which the Ed25519 key of any epoch signed."""
@@ -95,7 +105,9 @@ class Chain:
         log = parse_entry(entry, index).log
         if log is None or log["type"] != "epoch" or int(log["epoch"]) != number:
             raise Refuse(f"entry of epoch {number} is another entry", entry, "a control entry that names the keys")
-        self.epochs.append(Epoch(number, closing.size, index, self.epoch_keys(log["vkeys"], last), note))
+        keys = self.epoch_keys(log["vkeys"])
+        self.refuse_others(note, [self.log_key, *last.keys], last.number, keys)
+        self.epochs.append(Epoch(number, closing.size, index, keys, note))
 
     def open_closing(self, note, last):
         """The old epoch closed itself: its keys signed a size above those that closed the epoch before."""
@@ -108,14 +120,14 @@ class Chain:
             raise Refuse(f"closing checkpoint of epoch {last.number} is of size", closing.size, f"above {last.after}")
         return closing
 
-    def epoch_keys(self, vkeys, last):
+    def epoch_keys(self, vkeys):
         keys = tuple(parse_vkey(vkey) for vkey in vkeys)
         if [key.kind for key in keys] != [ED25519, MLDSA44]:
             raise Refuse("epoch's keys are of types", [f"{key.kind:02x}" for key in keys], "01 and 06")
         for key in keys:
             if key.name != self.origin:
                 raise Refuse("epoch's key of another name", key.name, self.origin)
-        ids = [key.id for key in (self.log_key, *last.keys) if key]
+        ids = [key.id for key in self.all_keys()]  # of every epoch so far
         if len({*ids, *(key.id for key in keys)}) != len(set(ids)) + 2:
             raise Refuse("epoch's keys have an id that is taken", [key.id.hex() for key in keys], "different ones")
         return keys

@@ -888,7 +888,7 @@ class Verifier:
 
     def check_next_keys(self, index, vkeys):
         try:
-            self.chain.epoch_keys(vkeys, self.chain.epochs[-1])
+            self.chain.epoch_keys(vkeys)
         except Refuse as refuse:
             self.refused("immutable.log", None, index, refuse)
 
