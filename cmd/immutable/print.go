@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -147,6 +148,7 @@ func lines(text []byte) []string {
 // clean makes text safe to print within a line: control characters, bytes that are not UTF-8, and characters that reorder
 // or hide text stand as escapes.
 func clean(s string) string {
+	s = redact(s)
 	i := 0
 	for i < len(s) && s[i] >= ' ' && s[i] < 0x7f {
 		i++
@@ -189,3 +191,14 @@ func hidden(r rune) bool {
 
 // quote shows an argument in a message.
 func quote(s string) string { return strconv.Quote(s) }
+
+var privateKey = regexp.MustCompile(`(PRIVATE|PRODUCER)\+KEY\+[^\s"']*`)
+
+// redact hides private keys, which people give by mistake where a public key or a file's name belongs: what is printed here goes to
+// terminals, logs and alerts.
+func redact(s string) string {
+	if !strings.Contains(s, "+KEY+") {
+		return s
+	}
+	return privateKey.ReplaceAllString(s, "$1+KEY+(not shown)")
+}
