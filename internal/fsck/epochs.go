@@ -1,6 +1,7 @@
 package fsck
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -252,6 +253,24 @@ func (j *joiner) checkIDs(cl *claim) error {
 	return nil
 }
 
+// unsigned says that the keys of its epoch did not sign a claim, and where it can tell, why.
+func (j *joiner) unsigned(cl *claim, err error) Finding {
+	f := cl.unsigned
+	var stripped *strippedError
+	if errors.As(err, &stripped) {
+		for _, sig := range cl.note.Signatures {
+			if _, known := j.epochs.ids[sig.ID]; known || sig.Name != j.c.origin || sig.ID == j.c.log.ID() {
+				continue
+			}
+			f.What = fmt.Sprintf("is signed with the log key and, in its name, with key %08x, which no epoch has that the entries below %d name: %v", sig.ID, cl.size, err)
+			f.Hint = "the log had another epoch when this was signed: the directory was cut back to before it and went on, or there are different histories"
+			return f
+		}
+	}
+	f.What += err.Error()
+	return f
+}
+
 // A verifying is a note whose signatures a worker verifies.
 type verifying struct {
 	c       *check
@@ -303,9 +322,7 @@ func (j *joiner) reap(most int) bool {
 		good = v.err == nil
 		switch {
 		case v.err != nil && !v.cl.kept:
-			f := v.cl.unsigned
-			f.What += v.err.Error()
-			j.c.find(f)
+			j.c.find(j.unsigned(v.cl, v.err))
 		case v.err != nil:
 			j.c.history.reject(v.cl.offset, int64(len(v.cl.data)), v.err)
 		case v.differs != nil:

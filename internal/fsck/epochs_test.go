@@ -221,6 +221,7 @@ func TestTrailIsTheInclusionProof(t *testing.T) {
 
 // Where an epoch entry and its closing checkpoint stand among batches, groups and segments makes no difference.
 func TestEpochsAtEveryPlace(t *testing.T) {
+	t.Parallel()
 	for _, first := range []int{0, 1, 255, 256, 257, 511, 512, 600} {
 		for _, more := range []int{0, 1, 255, 256, 300} {
 			b := newHybrid(t, "example.com/log")
@@ -256,6 +257,7 @@ func TestEpochsAtEveryPlace(t *testing.T) {
 
 // Each byte of the file epochs is compared, and so is every byte of each note.
 func TestEveryByteOfEpochsIsClaimed(t *testing.T) {
+	t.Parallel()
 	b := several(t, "example.com/log")
 	d := b.disk()
 	o := b.options()
@@ -829,4 +831,35 @@ func TestCheckpointsOfAnEpochWithoutItsLineAreRefuted(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A witness may have seen an epoch that the directory does not have, because it was cut back to before it and went on.
+func TestCheckpointOfAnEpochThatTheDirectoryLacks(t *testing.T) {
+	b := newHybrid(t, "example.com/log")
+	b.noHead = true
+	b.add(3)
+	b.rotateKeys()
+	b.add(3)
+	b.publish(true)
+	old := b.clone()
+	b.rotateKeys()
+	b.add(3)
+	b.publish(true)
+	old.add(10)
+	old.publish(true)
+	const says = "which no epoch has that the entries below 11 name: no signature by epoch 1's Ed25519 key"
+	o := old.options()
+	o.Checkpoints = [][]byte{b.files["checkpoint"]}
+	refuted(t, o, "given checkpoint 1", says)
+	for _, name := range []string{"cosigned", evidenceFileName(11, -1)} {
+		n := old.clone()
+		n.files[name] = b.files["checkpoint"]
+		refuted(t, n.options(), name, says)
+	}
+	// A signature that was only stripped is not of another epoch.
+	n := old.clone()
+	note, err := b.signer.Sign(n.checkpoint())
+	must(t, err)
+	n.files["cosigned"] = note
+	refuted(t, n.options(), "cosigned", "is not a checkpoint of this log: no signature by epoch 1's Ed25519 key")
 }

@@ -63,22 +63,37 @@ func evidenceFileName(size uint64, n int64) string {
 	return name + "-" + strconv.FormatInt(n, 10) + stampSuffix
 }
 
-// parseEvidence reads the name of a file in evidence/.
-func parseEvidence(base string) (size uint64, n int64, ok bool) {
+// errEvidence is why a file is not evidence although it is named like it.
+var errEvidence = errors.New("its name has a number that no log reaches: sizes are below 2^63, the numbers of time stamps below 2^31")
+
+// parseEvidence reads the name of a file in evidence/. It is ok if it has the form; then it is evidence, or err says why it cannot be.
+func parseEvidence(base string) (size uint64, n int64, ok bool, err error) {
 	digits, rest, found := strings.Cut(base, "-")
 	n = -1
 	if found {
 		number, isStamp := strings.CutSuffix(rest, stampSuffix)
-		v, err := strconv.ParseUint(number, 10, 31)
-		if !isStamp || err != nil || strconv.FormatUint(v, 10) != number {
-			return 0, 0, false
+		if !isStamp || !isDigits(number) || len(number) > 1 && number[0] == '0' {
+			return 0, 0, false, nil
 		}
-		n = int64(v)
+		v, tooLarge := strconv.ParseUint(number, 10, 31)
+		if n = int64(v); tooLarge != nil {
+			err = errEvidence
+		}
 	} else if digits, found = strings.CutSuffix(base, noteSuffix); !found {
-		return 0, 0, false
+		return 0, 0, false, nil
 	}
-	size, err := strconv.ParseUint(digits, 10, 63)
-	return size, n, err == nil && fmt.Sprintf("%020d", size) == digits
+	if len(digits) != 20 || !isDigits(digits) {
+		return 0, 0, false, nil
+	}
+	size, tooLarge := strconv.ParseUint(digits, 10, 63)
+	if tooLarge != nil {
+		err = errEvidence
+	}
+	return size, n, true, err
+}
+
+func isDigits(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
 // readEvidence reads evidence/ and cosigned before the entries, because what they say about the time of an entry stands under
@@ -88,9 +103,14 @@ func (c *check) readEvidence() {
 		return
 	}
 	for _, base := range c.list(evidenceName) {
-		size, n, ok := parseEvidence(base)
-		if !ok {
-			c.note(Finding{File: evidenceName + "/" + base, Offset: -1, Index: -1, What: "is a name that the format does not know"})
+		size, n, ok, err := parseEvidence(base)
+		if f := (Finding{File: evidenceName + "/" + base, Offset: -1, Index: -1}); !ok {
+			f.What = "is a name that the format does not know"
+			c.note(f)
+			continue
+		} else if err != nil {
+			f.What = err.Error()
+			c.find(f)
 			continue
 		}
 		c.evidence = append(c.evidence, evidenceFile{size: size, n: n})
@@ -141,7 +161,7 @@ func (c *check) readEvidenceFile(f *evidenceFile) {
 			at.What = "is not a cosigned checkpoint of this log: " + err.Error()
 		}
 	} else if f.said, err = c.stamp(data); err != nil {
-		at.What = "is not a time stamp: " + err.Error()
+		at.What = "is not a time stamp: " + strings.Join(strings.Fields(err.Error()), " ") // the words of decoders may be of several lines
 	}
 	if err != nil {
 		c.find(at)
@@ -374,12 +394,14 @@ func (c *check) checkAnchor(m object, e *control) error {
 		return fmt.Errorf("sha256: %w", err)
 	}
 	base, found := strings.CutPrefix(name, evidenceName+"/")
-	fileSize, n, ok := parseEvidence(base)
+	fileSize, n, ok, bad := parseEvidence(base)
 	switch {
 	case size > e.index:
 		return fmt.Errorf("size is %d, the entry's index %d: nobody has seen what comes later", size, e.index)
 	case !found || !ok:
 		return fmt.Errorf("file %q is not %s or %s", name, evidenceFileName(size, -1), evidenceFileName(size, 0))
+	case bad != nil:
+		return fmt.Errorf("file %q: %w", name, bad)
 	case fileSize != size:
 		return fmt.Errorf("size is %d, file %q is of another", size, name)
 	}

@@ -281,7 +281,7 @@ func TestRulesOfEvidence(t *testing.T) {
 	}
 	checkRules(t, b.clone, rules, func(o *Options) { o.Policy, o.TimeRoots = twoOfThree(t, ""), a.Roots() })
 	// What is left of the names.
-	for _, odd := range []string{"x", "300.note", "00000000000000000300.tsr", "00000000000000000300-0.note", "00000000000000000300-00.tsr", "00000000000000000300-+1.tsr", "00000000000000000300-.tsr", "99999999999999999999.note"} {
+	for _, odd := range []string{"x", "300.note", "00000000000000000300.tsr", "00000000000000000300-0.note", "00000000000000000300-00.tsr", "00000000000000000300-+1.tsr", "00000000000000000300-.tsr", "0000000000000000300.note", "000000000000000000300.note", "+0000000000000000300.note"} {
 		n := b.clone()
 		n.files["evidence/"+odd] = []byte("x")
 		r := verify(t, n.trusting(a))
@@ -289,6 +289,24 @@ func TestRulesOfEvidence(t *testing.T) {
 		if len(r.Notes) != 1 || r.Notes[0].File != "evidence/"+odd {
 			// The log's end is newer than what the witnesses saw: no note, because the head covers it.
 			t.Errorf("%s: notes %v", odd, r.Notes)
+		}
+	}
+	// Numbers that no log reaches are none of a name that nobody knows.
+	for _, odd := range []string{"99999999999999999999.note", "09223372036854775808.note", "09223372036854775808-0.tsr", "18446744073709551616.note", "00000000000000000300-2147483648.tsr", "00000000000000000300-99999999999999999999.tsr"} {
+		n := b.clone()
+		n.files["evidence/"+odd] = n.files[stamp]
+		refuted(t, n.trusting(a), "evidence/"+odd, "a number that no log reaches")
+	}
+	most := b.clone()
+	most.files["evidence/00000000000000000300-2147483647.tsr"] = b.files[stamp]
+	want(t, verify(t, most.trusting(a)), Proven)
+	// A stamp whose imprint does not fit its signature: what its decoder says is of one line here.
+	bent := b.clone()
+	text := sha256.Sum256([]byte(proof.Checkpoint{Origin: b.origin, Size: 300, Root: proof.Root(b.leaves[:300])}.Text()))
+	bent.files[stamp] = bytes.Replace(b.files[stamp], text[:], make([]byte, len(text)), 1)
+	for _, f := range refuted(t, bent.trusting(a), stamp, "is not a time stamp").Findings {
+		if strings.ContainsAny(f.String(), "\n\t") {
+			t.Errorf("%q", f)
 		}
 	}
 	// Deleted, they do no harm: no anchor names them.
@@ -693,9 +711,10 @@ func FuzzBrackets(f *testing.F) {
 func FuzzEvidenceName(f *testing.F) {
 	f.Add("00000000000000000300.note")
 	f.Add("00000000000000000300-12.tsr")
+	f.Add("99999999999999999999-2147483648.tsr")
 	f.Fuzz(func(t *testing.T, base string) {
-		size, n, ok := parseEvidence(base)
-		if ok && evidenceFileName(size, n) != "evidence/"+base {
+		size, n, ok, err := parseEvidence(base)
+		if ok && err == nil && evidenceFileName(size, n) != "evidence/"+base {
 			t.Errorf("%q is %d, %d", base, size, n)
 		}
 	})

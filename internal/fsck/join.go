@@ -249,9 +249,7 @@ func (j *joiner) settle(cl *claim) {
 	if e := &j.epochs; cl.note != nil && !e.lost {
 		var err error
 		if signers, err = j.verify(cl); err != nil {
-			f := cl.unsigned
-			f.What += err.Error()
-			j.c.find(f)
+			j.c.find(j.unsigned(cl, err))
 			return
 		}
 	}

@@ -116,6 +116,7 @@ func (s *scribe) close() {
 }
 
 func TestLiveWriterIsNeverRefuted(t *testing.T) {
+	t.Parallel()
 	s := newScribe(t)
 	rounds := 400
 	if testing.Short() {

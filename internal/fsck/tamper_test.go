@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -50,6 +51,7 @@ func TestFullLogIsProven(t *testing.T) {
 
 // Each byte of the directory is changed in turn, by one bit and by all.
 func TestEveryByteIsClaimed(t *testing.T) {
+	t.Parallel()
 	b := full(t, "example.com/log")
 	d := b.disk()
 	o := b.options()
@@ -82,6 +84,7 @@ func TestEveryByteIsClaimed(t *testing.T) {
 
 // The same without a head and with the key pinned: what changes is the verdict on what a crash may leave.
 func TestEveryByteIsClaimedWithoutAHead(t *testing.T) {
+	t.Parallel()
 	b := small(t, "example.com/log", true)
 	b.noHead = true
 	d := b.disk()
@@ -118,6 +121,7 @@ func (b *book) lastNote() int {
 }
 
 func TestEveryTruncationIsRefuted(t *testing.T) {
+	t.Parallel()
 	b := full(t, "example.com/log")
 	d := b.disk()
 	o := b.options()
@@ -276,14 +280,18 @@ func ExampleFinding() {
 	// tree/1: is missing
 }
 
-// step is by how much to go through a file's bytes: a pending segment is long and has the open segment's form.
+// step is by how much to go through a file's bytes: a pending segment is long and has the open segment's form. IMMUTABLE_LONG takes
+// every byte.
 func step(name string) int {
 	n := 1
 	if strings.HasPrefix(name, "pending/") {
 		n = 61
 	}
-	if raceEnabled || testing.Short() {
+	switch {
+	case raceEnabled || testing.Short():
 		n *= 23
+	case os.Getenv("IMMUTABLE_LONG") == "":
+		n *= 7
 	}
 	return n
 }
