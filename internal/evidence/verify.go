@@ -424,6 +424,9 @@ func (v *verifier) pinnedKey(k proof.Key) {
 			if e.Number < v.epoch.Number {
 				how = fmt.Sprintf("the chain of keys leads from it to the checkpoint's epoch %d", v.epoch.Number)
 			}
+			if k.String() == v.log.String() {
+				v.note("the pinned key %s is the only key of a log with one key, which is never destroyed: whoever has it can sign any history; `immutable key rotate` begins epochs", keyID(k.Name(), k.ID()))
+			}
 			v.rep.Covered = len(v.b.Entries)
 			v.rep.Basis = append(v.rep.Basis, Basis{"key", fmt.Sprintf("%s is a key of epoch %d: %s", keyID(k.Name(), k.ID()), e.Number, how)})
 			return
@@ -499,22 +502,22 @@ func (v *verifier) policy() {
 		v.find("policy", -1, "the policy does not name this log's key", v.b.VKeys[0], "")
 		return
 	}
+	if !p.NeedsWitnesses() {
+		v.note("the policy demands no witness, so it shows nothing, whoever cosigned")
+		return
+	}
 	best, quorum, missing := -1, "", ""
 	for i, note := range v.notes {
 		r := p.Check(note)
 		switch {
 		case !r.Satisfied && i == 0:
 			missing = r.Quorum
-		case r.Satisfied && slices.ContainsFunc(r.Witnesses, func(w proof.WitnessState) bool { return w.Signed }) && (best < 0 || v.seen[i].Size > v.seen[best].Size):
+		case r.Satisfied && (best < 0 || v.seen[i].Size > v.seen[best].Size):
 			best, quorum = i, r.Quorum
 		}
 	}
-	if best < 0 && missing != "" {
-		v.rep.Open = append(v.rep.Open, "the policy's quorum of witnesses has signed neither the checkpoint nor an earlier one that is here: "+missing)
-		return
-	}
 	if best < 0 {
-		v.note("the policy demands no witness")
+		v.rep.Open = append(v.rep.Open, "the policy's quorum of witnesses has signed neither the checkpoint nor an earlier one that is here: "+missing)
 		return
 	}
 	size := v.seen[best].Size

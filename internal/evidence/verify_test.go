@@ -388,6 +388,17 @@ func TestPolicyFromElsewhereIsDemanded(t *testing.T) {
 	hasVerdict(t, verify(t, bad, evidence.Options{}), evidence.Consistent) // nobody knows that witness
 	refuted(t, verify(t, bad, evidence.Options{Policy: policyOf(t, l, 1)}), "signature")
 
+	// A quorum of none is nobody's word, also where a witness has signed.
+	none, err := proof.ParsePolicy(fmt.Appendf(nil, "log %s\nwitness A %s\nquorum none\n", l.Key.Key(), witnessA.Key()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r = verify(t, one, evidence.Options{Policy: none})
+	hasVerdict(t, r, evidence.Consistent)
+	if !slices.ContainsFunc(r.Notes, func(s string) bool { return strings.Contains(s, "demands no witness") }) {
+		t.Errorf("notes %q", r.Notes)
+	}
+
 	// The bundle's own policy is its maker's word.
 	one.Policy = policyText(l, 1)
 	r = verify(t, one, evidence.Options{})
@@ -397,6 +408,19 @@ func TestPolicyFromElsewhereIsDemanded(t *testing.T) {
 	}
 	one.Policy = policyText(l, 2)
 	if r = verify(t, one, evidence.Options{}); !slices.ContainsFunc(r.Notes, func(s string) bool { return strings.Contains(s, "does not satisfy") }) {
+		t.Errorf("notes %q", r.Notes)
+	}
+}
+
+// The key of a log with one key is a basis, and whoever relies on it is told what it is worth.
+func TestLogKeyOfAOneKeyLogIsSaidToBeWeak(t *testing.T) {
+	l := New("example.com/one")
+	l.Fill(3)
+	b := l.Bundle(whole(0, 3), Indexes(0, 3))
+	b.VKeys, b.Checkpoint = b.VKeys[:1], Sign(l.Checkpoint(3).Text(), l.Key)
+	r := verify(t, b, evidence.Options{Keys: []proof.Key{l.Key.Key()}})
+	hasVerdict(t, r, evidence.Proven)
+	if !slices.ContainsFunc(r.Notes, func(s string) bool { return strings.Contains(s, "log with one key, which is never destroyed") }) {
 		t.Errorf("notes %q", r.Notes)
 	}
 }
