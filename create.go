@@ -34,6 +34,14 @@ func (l *Log) create() error {
 	} else if err != nil && !notExist(err) {
 		return err
 	}
+	if head, record, err := missing(l.fs, l.cfg.StateDir, l.dir, l.id.Origin); err != nil {
+		return fmt.Errorf("look up which log was in %s: %w", l.dir, err)
+	} else if head != nil {
+		return &RefusedError{
+			Dir: l.dir, Reason: fmt.Sprintf("the directory holds no log, and this host has signed %d entries of the log %s here: it was deleted or moved", head.Size, head.Origin),
+			Known: headText(head), Next: "bring it back, or open it once where it lies now; if it was deleted on purpose, remove " + record,
+		}
+	}
 	for _, dir := range []string{pendingDir, archiveDir, indexDir, quarantineDir, nextDir, "tree"} {
 		if err := vfs.MkdirAll(l.fs, l.path(dir), 0o700); err != nil {
 			return err

@@ -54,6 +54,9 @@ func (l *Log) openLocked() error {
 	if err := l.loadSigningKeys(); err != nil {
 		return err
 	}
+	if err := l.takePlace(); err != nil {
+		return err
+	}
 	return l.recover(head)
 }
 

@@ -137,6 +137,9 @@ func verifyDir(ctx context.Context, fsys vfs.FS, dir, state string, o *VerifyOpt
 		Proofs: o.Proofs, Indexes: o.Indexes, Workers: o.Workers, Progress: o.Progress,
 		Epochs: o.Epochs, Policy: o.Policy, TimeRoots: o.TimeRoots, Require: o.Require, Entries: o.Entries,
 	})
+	if err == nil && state != "" {
+		err = refuteReplaced(fsys, state, dir, rep)
+	}
 	if err == nil && o.OnReport != nil {
 		o.OnReport(rep)
 	}
