@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
@@ -95,19 +96,18 @@ func (l *Log) beginEpoch(ctx context.Context, ifDue bool) error {
 func (l *Log) nextKeys() (*keys.Epoch, error) {
 	chain, dir := l.chain.Load(), l.statePath(keysDir)
 	number := chain.Current().Number + 1
+	avoid := l.ownKeys()
 	next, err := keys.LoadEpoch(l.fs, dir, l.id.Origin, number)
 	if err == nil {
+		for _, k := range next.Keys() {
+			if slices.ContainsFunc(avoid, func(o proof.Key) bool { return o.ID() == k.ID() }) {
+				return nil, fmt.Errorf("the keys that are ready for epoch %d (in %s) are, in name or in truth, those of an earlier epoch: remove that file, and new ones are made", number, dir)
+			}
+		}
 		return next, l.fs.SyncDir(dir) // the attempt may have ended before this
 	}
 	if !notExist(err) {
 		return nil, err
-	}
-	var avoid []proof.Key
-	if k, ok := chain.LogKey(); ok {
-		avoid = append(avoid, k)
-	}
-	for _, e := range chain.Epochs() {
-		avoid = append(avoid, e.Keys...)
 	}
 	return keys.CreateEpoch(l.fs, dir, l.id.Origin, number, avoid)
 }

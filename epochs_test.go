@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -870,5 +872,34 @@ func TestSegmentIsSealedAfterItsEpochIsClosed(t *testing.T) {
 	must(t, l.Close())
 	if err := afterRotation(killed, h, 3); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestKeysOfAnEarlierEpochAreNotUsedAgain plants a copy of the current key file where the next epoch's keys would be left by an attempt that
+// a crash ended. An entry that names them could never be linked.
+func TestKeysOfAnEarlierEpochAreNotUsedAgain(t *testing.T) {
+	state, dir := t.TempDir(), filepath.Join(t.TempDir(), "logs")
+	l, err := Open(dir, &Config{StateDir: state, Origin: "example.com/again"})
+	must(t, err)
+	_, err = l.Info(t.Context(), "an entry", nil)
+	must(t, err)
+	data, err := os.ReadFile(l.statePath(keysDir, "epoch-0"))
+	must(t, err)
+	next := l.statePath(keysDir, "epoch-1")
+	must(t, os.WriteFile(next, data, 0o600))
+	size := l.Size()
+	if err := l.RotateKeys(t.Context()); err == nil || !strings.Contains(err.Error(), "those of an earlier epoch") {
+		t.Errorf("rotated to the same keys: %v", err)
+	}
+	if l.Size() != size {
+		t.Errorf("an entry was written: %d entries", l.Size())
+	}
+	must(t, os.Remove(next))
+	must(t, l.RotateKeys(t.Context()))
+	must(t, l.Close())
+	rep, err := VerifyDir(t.Context(), dir, &Config{StateDir: state}, VerifyOptions{})
+	must(t, err)
+	if rep.Verdict != Proven {
+		t.Errorf("verdict %s: %v", rep.Verdict, rep.Findings)
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
-	"strings"
 	"math/bits"
+	"strings"
 )
 
 // HashSize is the length of a [Hash] in bytes.

@@ -90,7 +90,7 @@ usage: immutable COMMAND [flags] [arguments]
 `
 
 const helpTail = `
-  immutable demo                      see it work, and see five attacks fail
+  immutable demo                      see it work, and see attacks fail
   immutable log audit "deploy done" commit=abc123
   immutable COMMAND -h                a command's flags and examples
 
