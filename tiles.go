@@ -25,7 +25,7 @@ type TilesFinding = tiles.Finding
 type TilesConflictError = tiles.ConflictError
 
 // ExportTiles writes the log into dir as C2SP tlog-tiles, or brings what an earlier export left there up to date: tiles and
-// bundles of entries, each proven before it is written, and last the newest cosigned checkpoint, or the newest, if that covers
+// bundles of entries, each proven before it is written, the chain of keys (`epochs`), and last the newest cosigned checkpoint, or the newest, if that covers
 // more. It goes on where one that was cut short stopped. It refuses a directory whose export this log contradicts
 // (*TilesConflictError). progress may be nil.
 func (l *Log) ExportTiles(ctx context.Context, dir string, progress func(done, total uint64)) (*TilesExport, error) {
@@ -70,6 +70,8 @@ func (s tileSource) Note() ([]byte, proof.Checkpoint, error) {
 	}
 	return note, c, nil
 }
+
+func (s tileSource) Epochs() ([]byte, error) { return s.l.KeyChain() }
 
 func (s tileSource) RootAt(ctx context.Context, size uint64) (proof.Hash, error) {
 	return s.l.RootAt(ctx, size)

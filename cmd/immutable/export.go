@@ -20,6 +20,7 @@ Prints the whole log, or a part of it, proven while it is read:
 
 tiles writes the log as C2SP tlog-tiles into the directory OUT: what clients and monitors of transparency logs read. A second time
 it adds what is new, also after one that was cut short. It refuses a directory that holds what this log contradicts (exit code 1).
+Beside the tiles lies the file epochs, once the log has changed its keys: what leads from the first keys to those that signed.
 ` + "`immutable verify OUT --key KEYS`" + ` recomputes it.
 
   immutable export tiles --dir /var/log/audit /srv/www/audit

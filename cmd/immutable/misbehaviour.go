@@ -1,10 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"errors"
-	"io"
-	"os"
 
 	"github.com/tree-of-life-system/immutable"
 	"github.com/tree-of-life-system/immutable/proof"
@@ -12,21 +9,6 @@ import (
 
 // misbehaviourLine is the first line of a proof of misbehaviour (docs/format.md, "Misbehaviour proofs").
 const misbehaviourLine = "immutable/misbehaviour/1\n"
-
-// isMisbehaviour says whether a regular file begins like a proof of misbehaviour.
-func isMisbehaviour(name string) bool {
-	if info, err := os.Stat(name); err != nil || !info.Mode().IsRegular() {
-		return false
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	head := make([]byte, len(misbehaviourLine))
-	_, err = io.ReadFull(f, head)
-	return err == nil && bytes.Equal(head, []byte(misbehaviourLine))
-}
 
 // explainMisbehaviour checks a proof of misbehaviour with the given verifier keys, else with those of the log in --dir if it
 // is that log, and says what it proves. A good proof refutes the log: exit code 1. One that proves nothing is exit code 2.

@@ -21,7 +21,8 @@ and its keys checks it without the log. The proof is checked before it is writte
   immutable verify --proof entry12.tlog-proof         against a copy of the log
   immutable prove 12 --json                  {"index","leaf","size","root","hashes","proof","origin","entry","signatures"}
 
-  --out FILE             write the proof there, not to standard output; FILE must not exist
+  --out FILE             write the proof there, not to standard output; FILE must not exist. Once the log has changed its keys, the
+                         chain of keys is written to FILE.epochs, where verify looks for it: hand both out
   --entry-out FILE       write the entry's line there; FILE must not exist
   --policy FILE          say whether the witnesses of this policy have cosigned the proof's checkpoint, and when` + dirFlags + commonFlags
 
@@ -79,10 +80,18 @@ func (p *prover) run() (err error) {
 	if err != nil {
 		return evidence("the proof of entry %d does not hold: %w", p.index, err)
 	}
+	chain, err := l.KeyChain()
+	if err != nil {
+		return err
+	}
+	beside := ""
+	if p.out != "" && len(chain) > 0 {
+		beside = p.out + epochsSuffix
+	}
 	for _, f := range []struct {
 		name string
 		data []byte
-	}{{p.out, text}, {p.entryOut, append(e.Line[:len(e.Line):len(e.Line)], '\n')}} {
+	}{{p.out, text}, {beside, chain}, {p.entryOut, append(e.Line[:len(e.Line):len(e.Line)], '\n')}} {
 		if f.name == "" {
 			continue
 		}

@@ -50,19 +50,23 @@ func isTiles(args []string) bool {
 // tiles recomputes an export as tiles, and says who has signed its checkpoint.
 func (v *fileVerifier) tiles(dir string, o *immutable.VerifyOptions) error {
 	r := newFileReport("tiles")
+	beside, err := besideFile(r, filepath.Join(dir, "epochs"))
+	if err != nil {
+		return err
+	}
 	kept := make([]proof.Checkpoint, 0, len(o.Checkpoints))
 	var sizes []uint64
 	for _, note := range o.Checkpoints {
 		sub := newFileReport("tiles")
-		c := v.checkpoint(sub, note, o)
-		r.Findings = append(r.Findings, sub.Findings...)
+		c := v.checkpoint(sub, note, o, beside...)
+		r.keep(sub)
 		if c != nil {
 			kept, sizes = append(kept, *c), append(sizes, c.Size)
 		}
 	}
 	bar := v.c.newProgress("verifying", "entries")
 	rep, err := immutable.VerifyTiles(v.c.ctx, dir, func(note []byte) (proof.Checkpoint, error) {
-		c := v.checkpoint(r, note, o)
+		c := v.checkpoint(r, note, o, beside...)
 		if c == nil {
 			return proof.Checkpoint{}, errors.New("is no checkpoint of a log")
 		}
@@ -77,6 +81,9 @@ func (v *fileVerifier) tiles(dir string, o *immutable.VerifyOptions) error {
 	}
 	r.Open = append(r.Open, rep.Unread...)
 	r.Entries = int(rep.Checkpoint.Size)
+	if len(r.Basis) > 0 {
+		r.Covered = rep.Checkpoint.Size
+	}
 	for _, c := range kept {
 		switch root, ok := rep.Roots[c.Size]; {
 		case c.Origin != rep.Checkpoint.Origin:
@@ -87,8 +94,12 @@ func (v *fileVerifier) tiles(dir string, o *immutable.VerifyOptions) error {
 		case root != c.Root:
 			r.Findings = append(r.Findings, fmt.Sprintf("its first %d entries have the root %s, the checkpoint that was kept says %s", c.Size, root.Base64(), c.Root.Base64()))
 		case c.Size > 0:
+			r.Covered = max(r.Covered, c.Size)
 			r.Basis = append(r.Basis, fmt.Sprintf("the checkpoint of size %d that was kept: its entries are these", c.Size))
 		}
+	}
+	if r.Covered < rep.Checkpoint.Size {
+		r.Notes = append(r.Notes, fmt.Sprintf("nothing covers the entries from %d on", r.Covered))
 	}
 	return v.tell(dir, r)
 }

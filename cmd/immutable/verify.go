@@ -69,7 +69,6 @@ func setupVerify(c *call) func() error {
 	policy := c.set.String("policy", "", "")
 	roots := c.set.String("tsa-roots", "", "")
 	require := c.set.String("require", "all", "")
-	covered := c.set.Bool("require-covered", false, "")
 	var o immutable.VerifyOptions
 	c.set.BoolVar(&o.Indexes, "indexes", false, "")
 	c.set.BoolVar(&o.NoHead, "no-head", false, "")
@@ -80,57 +79,63 @@ func setupVerify(c *call) func() error {
 		if err := c.arguments(0, 1, "at most one directory"); err != nil {
 			return err
 		}
-		err := outside(&o, keys, checkpoints, receipts, proofs)
-		if err == nil {
-			err = trust(&o, epochs, entries, *policy, *roots, *require)
-		}
-		if len(c.args) == 1 && isMisbehaviour(c.args[0]) {
+		err := func() error {
+			kind, err := files.kind()
 			if err != nil {
 				return err
 			}
-			return explainMisbehaviour(c, c.args[0], o.Keys)
-		}
-		if files.wanted() {
-			if err != nil {
+			if err := files.applies(kind); err != nil {
 				return err
 			}
-			return files.run(&o)
-		}
-		if isTiles(c.args) {
-			if err != nil {
+			if err := outside(&o, keys, checkpoints, receipts, proofs); err != nil {
 				return err
 			}
-			return files.tiles(c.args[0], &o)
-		}
-		if len(c.args) == 1 {
-			c.dir = c.args[0]
-		}
-		var rep *immutable.Report
-		if err == nil {
-			if rep, err = verify(c, &o); err == nil {
-				err = files.receipts(rep, c.dir, c.stateDir)
+			if err := trust(&o, epochs, entries, *policy, *roots, *require); err != nil {
+				return err
 			}
+			if kind != kindLog {
+				return files.run(kind, &o)
+			}
+			if len(c.args) == 1 {
+				c.dir = c.args[0]
+			}
+			return files.log(&o)
+		}()
+		if *alert != "" && (files.said == nil && err != nil || files.said != nil && exitOf(files.verdict) != exitOK) {
+			name := c.dir
+			if len(c.args) == 1 {
+				name = c.args[0]
+			}
+			sendAlert(c, *alert, name, files.said, err)
 		}
-		if *alert != "" && (err != nil || exitOf(rep.Verdict) != exitOK) {
-			sendAlert(c, *alert, rep, err)
-		}
-		if err != nil {
-			return err
-		}
-		if err := c.report(rep); err != nil {
-			return err
-		}
-		if code := exitOf(rep.Verdict); code != exitOK {
-			return exit(code)
-		}
-		if *covered && rep.Covered < rep.Size {
-			return evidence("nothing from outside covers the entries from %d to %d, and --require-covered asks for all", rep.Covered, rep.Size-1)
-		}
-		if len(rep.Brackets) < len(o.Entries) {
-			return fmt.Errorf("--entry: the log has %d entries", rep.Size)
-		}
-		return nil
+		return err
 	}
+}
+
+// log verifies the log in the directory.
+func (v *fileVerifier) log(o *immutable.VerifyOptions) error {
+	c := v.c
+	rep, err := verify(c, o)
+	if err == nil {
+		err = v.receipts(rep, c.dir, c.stateDir)
+	}
+	if err != nil {
+		return err
+	}
+	v.said, v.verdict = rep, rep.Verdict
+	if err := c.report(rep); err != nil {
+		return err
+	}
+	if code := exitOf(rep.Verdict); code != exitOK {
+		return exit(code)
+	}
+	if v.covered && rep.Covered < rep.Size {
+		return evidence("nothing from outside covers the entries from %d to %d, and --require-covered asks for all", rep.Covered, rep.Size-1)
+	}
+	if len(rep.Brackets) < len(o.Entries) {
+		return fmt.Errorf("--entry: the log has %d entries", rep.Size)
+	}
+	return nil
 }
 
 func exitOf(v fsck.Verdict) int {
@@ -510,13 +515,13 @@ const (
 )
 
 // sendAlert posts the report. Without one, because verification could not run, it posts why.
-func sendAlert(c *call, url string, r *immutable.Report, failed error) {
+func sendAlert(c *call, url, name string, report any, failed error) {
 	var body []byte
 	var err error
-	if failed != nil {
-		body, err = marshal(map[string]string{"verdict": string(immutable.Unknown), "dir": c.dir, "error": failed.Error()})
+	if report == nil {
+		body, err = marshal(map[string]string{"verdict": string(immutable.Unknown), "dir": name, "error": redact(failed.Error())})
 	} else {
-		body, err = marshal(r)
+		body, err = marshal(report)
 	}
 	wait := alertBackoff
 	for try := 1; err == nil; try++ {

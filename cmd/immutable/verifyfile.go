@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
@@ -19,12 +21,13 @@ import (
 // fileUsage is the part of verify's usage about files.
 const fileUsage = `
   immutable verify ann.html --key auditor-keys       an evidence bundle (` + "`immutable bundle`" + `), as a page or as data
-  immutable verify entry12.tlog-proof --entry-file entry12.json --key auditor-keys --epochs epochs
-  immutable verify all.jsonl --checkpoint monday.txt --key auditor-keys     an export (` + "`immutable export`" + `)
+  immutable verify entry12.tlog-proof --entry-file entry12.json --key auditor-keys
+  immutable verify all.jsonl --checkpoint monday.txt                        an export (` + "`immutable export`" + `)
   immutable verify /srv/www/audit --key auditor-keys                        an export (` + "`immutable export tiles`" + `)
   immutable verify --page --out verifier.html        the page that verifies bundles, without one
 
   --entry-file FILE      the entry that a .tlog-proof is of, as ` + "`immutable prove --entry-out`" + ` writes it
+  --one-key-log          the one key given is the log's only key: on its own word, a log key alone proves nothing
   --receipts FILE        a book of receipts (` + "`immutable append --receipts`" + `): the log must hold all it promised; may be repeated
   --page                 write the page that verifies bundles, without one, to --out FILE or standard output
   --out FILE             of --page; FILE must not exist`
@@ -36,6 +39,13 @@ type fileVerifier struct {
 	page  bool
 	out   string
 	books list
+	// oneKey says that the log has one key, which then is enough.
+	oneKey bool
+	// covered asks that something from outside covers every entry.
+	covered bool
+	// said and verdict are the report when there is one.
+	said    any
+	verdict immutable.Verdict
 }
 
 // fileFlags declares what only files, and books of receipts, need.
@@ -45,33 +55,121 @@ func fileFlags(c *call) *fileVerifier {
 	c.set.BoolVar(&v.page, "page", false, "")
 	c.set.StringVar(&v.out, "out", "", "")
 	c.set.Var(&v.books, "receipts", "")
+	c.set.BoolVar(&v.oneKey, "one-key-log", false, "")
+	c.set.BoolVar(&v.covered, "require-covered", false, "")
 	return v
 }
 
-// wanted says whether the arguments ask for a file or for the page, and not for a log.
-func (v *fileVerifier) wanted() bool {
-	if v.page {
-		return true
-	}
-	if len(v.c.args) != 1 {
-		return false
-	}
-	info, err := os.Stat(v.c.args[0])
-	return err == nil && info.Mode().IsRegular()
+// The kinds of evidence.
+const (
+	kindLog          = "log's directory"
+	kindPage         = "page"
+	kindMisbehaviour = "proof of misbehaviour"
+	kindBundle       = "evidence bundle"
+	kindProof        = ".tlog-proof"
+	kindExport       = "export"
+	kindTiles        = "export as tiles"
+)
+
+// flagsOf are the flags that each kind looks at, beside json, quiet, alert and require-covered. Any other is refused: who gave
+// it expects it to be looked at, and whoever can replace a log's directory by something else must not take it away.
+var flagsOf = map[string][]string{
+	kindLog: {
+		"dir", "state-dir", "key", "checkpoint", "receipt", "proof", "epochs", "entry", "policy", "tsa-roots", "require",
+		"indexes", "no-head", "workers", "receipts",
+	},
+	kindPage:         {"page", "out"},
+	kindMisbehaviour: {"dir", "state-dir", "key"},
+	kindBundle:       {"key", "checkpoint", "policy", "tsa-roots", "require"},
+	kindProof:        {"key", "checkpoint", "epochs", "policy", "require", "entry-file", "one-key-log"},
+	kindExport:       {"key", "checkpoint", "epochs", "policy", "require", "one-key-log"},
+	kindTiles:        {"key", "checkpoint", "epochs", "policy", "require", "one-key-log"},
 }
 
-// run verifies the file, with what o knows from elsewhere.
-func (v *fileVerifier) run(o *immutable.VerifyOptions) error {
+// kind says what the arguments ask for. A file is known by how it begins; it is a log where it cannot be told.
+func (v *fileVerifier) kind() (string, error) {
 	if v.page {
-		if v.out == "" {
-			v.c.out.bytes(immutable.BundlePage(nil))
-			return nil
+		return kindPage, nil
+	}
+	if len(v.c.args) == 0 {
+		return kindLog, nil
+	}
+	name := v.c.args[0]
+	info, err := os.Stat(name)
+	if err != nil || !info.Mode().IsRegular() {
+		if isTiles(v.c.args) {
+			return kindTiles, nil
 		}
-		if err := writeNew(v.out, immutable.BundlePage(nil)); err != nil {
-			return err
+		return kindLog, nil
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	head := make([]byte, 64)
+	n, err := io.ReadFull(f, head)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return "", err
+	}
+	head = head[:n]
+	switch {
+	case bytes.HasPrefix(head, []byte(misbehaviourLine)):
+		return kindMisbehaviour, nil
+	case bytes.HasPrefix(head, []byte("c2sp.org/tlog-proof@")):
+		return kindProof, nil
+	case bytes.HasPrefix(head, []byte(`{"id":"`)):
+		return kindExport, nil
+	case bytes.HasPrefix(head, []byte(`{"format":"immutable/receipts/`)), bytes.HasPrefix(head, []byte(`{"index":`)):
+		return "", v.c.usagef("%s holds receipts, which say something about a log: verify the log's directory with --receipts or --receipt %s", quote(name), quote(name))
+	}
+	return kindBundle, nil
+}
+
+// applies refuses flags that say nothing to this kind. What the environment says about the log, for all commands, is not meant.
+func (v *fileVerifier) applies(kind string) error {
+	var unused []string
+	v.c.set.Visit(func(f *flag.Flag) {
+		switch f.Name {
+		case "json", "quiet", "alert", "require-covered":
+			return
+		case "dir", "state-dir", "policy":
+			if f.Value.String() == v.c.getenv(envName(f.Name)) {
+				return
+			}
 		}
-		v.c.remark("wrote %s; open it in a browser and drop a bundle into it\n", v.out)
+		if !slices.Contains(flagsOf[kind], f.Name) {
+			unused = append(unused, "--"+f.Name)
+		}
+	})
+	if len(unused) == 0 {
 		return nil
+	}
+	what := "a " + kind
+	if strings.HasPrefix(kind, "e") {
+		what = "an " + kind
+	}
+	if len(v.c.args) > 0 {
+		what = quote(v.c.args[0]) + " is " + what
+	} else {
+		what = "this is " + what
+	}
+	return v.c.usagef("%s, to which %s says nothing", what, strings.Join(unused, " "))
+}
+
+// run verifies evidence of a kind that is no log, with what o knows from elsewhere.
+func (v *fileVerifier) run(kind string, o *immutable.VerifyOptions) error {
+	switch kind {
+	case kindPage:
+		return v.writePage()
+	case kindTiles:
+		return v.tiles(v.c.args[0], o)
+	case kindMisbehaviour:
+		err := explainMisbehaviour(v.c, v.c.args[0], o.Keys)
+		if told := exit(exitNo); errors.Is(err, told) {
+			v.verdict, v.said = immutable.Refuted, map[string]string{"verdict": string(immutable.Refuted), "kind": "misbehaviour", "file": v.c.args[0]}
+		}
+		return err
 	}
 	name := v.c.args[0]
 	f, err := os.Open(name)
@@ -80,19 +178,26 @@ func (v *fileVerifier) run(o *immutable.VerifyOptions) error {
 	}
 	defer f.Close()
 	in := bufio.NewReaderSize(f, 1<<20)
-	head, err := in.Peek(64)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	switch {
-	case bytes.HasPrefix(head, []byte("c2sp.org/tlog-proof@")):
+	switch kind {
+	case kindProof:
 		return v.proof(name, in, o)
-	case bytes.HasPrefix(head, []byte(`{"id":"`)):
+	case kindExport:
 		return v.export(name, in, o)
-	case bytes.HasPrefix(head, []byte(`{"format":"immutable/receipts/`)), bytes.HasPrefix(head, []byte(`{"index":`)):
-		return v.c.usagef("%s holds receipts, which say something about a log: verify the log's directory with --receipts or --receipt %s", quote(name), quote(name))
 	}
 	return v.bundle(name, in, o)
+}
+
+// writePage writes the page that verifies bundles.
+func (v *fileVerifier) writePage() error {
+	if v.out == "" {
+		v.c.out.bytes(immutable.BundlePage(nil))
+		return nil
+	}
+	if err := writeNew(v.out, immutable.BundlePage(nil)); err != nil {
+		return err
+	}
+	v.c.remark("wrote %s; open it in a browser and drop a bundle into it\n", v.out)
+	return nil
 }
 
 // bundle verifies an evidence bundle.
@@ -114,6 +219,7 @@ func (v *fileVerifier) bundle(name string, in io.Reader, o *immutable.VerifyOpti
 	if err != nil {
 		return err
 	}
+	v.said, v.verdict = rep, immutable.Verdict(rep.Verdict)
 	if v.c.json {
 		if err := v.c.answer(rep); err != nil {
 			return err
@@ -121,12 +227,16 @@ func (v *fileVerifier) bundle(name string, in io.Reader, o *immutable.VerifyOpti
 	} else {
 		v.printBundle(name, rep)
 	}
-	return verdictExit(immutable.Verdict(rep.Verdict))
+	return v.exit(uint64(rep.Covered), uint64(rep.Entries))
 }
 
-func verdictExit(verdict immutable.Verdict) error {
-	if code := exitOf(verdict); code != exitOK {
+// exit is the exit code of the verdict, where something from outside covers so many of the entries.
+func (v *fileVerifier) exit(covered, entries uint64) error {
+	if code := exitOf(v.verdict); code != exitOK {
 		return exit(code)
+	}
+	if v.covered && covered < entries {
+		return evidence("something from outside covers %s of %s, and --require-covered asks for all", count(covered), plural(int(entries), "entry"))
 	}
 	return nil
 }
@@ -214,6 +324,7 @@ type fileReport struct {
 	Index      *uint64           `json:"index,omitempty"`
 	Leaf       string            `json:"leaf,omitempty"`
 	Entries    int               `json:"entries,omitempty"`
+	Covered    uint64            `json:"covered"` // how many of them, from the first on, the basis covers
 	Size       uint64            `json:"size"`
 	Root       string            `json:"root"`
 	Signatures []fileSignature   `json:"signatures,omitempty"`
@@ -241,18 +352,22 @@ func (v *fileVerifier) tell(name string, r *fileReport) error {
 	default:
 		r.Verdict = immutable.Proven
 	}
+	if r.Verdict != immutable.Proven {
+		r.Covered = 0
+	}
+	v.said, v.verdict = r, r.Verdict
 	c := v.c
 	if c.json {
 		if err := c.answer(r); err != nil {
 			return err
 		}
-		return verdictExit(r.Verdict)
+		return v.exit(r.Covered, uint64(r.Entries))
 	}
 	c.verdict(r.Verdict, name)
 	if r.Index != nil {
 		c.out.printf("log %s, entry %d, leaf %s\n", r.Origin, *r.Index, r.Leaf)
 	}
-	if r.Kind == "export" {
+	if r.Kind != "tlog-proof" {
 		c.out.printf("%s\n", plural(r.Entries, "entry"))
 	}
 	c.out.printf("checkpoint of %s entries, root %s\n", count(r.Size), r.Root)
@@ -275,7 +390,7 @@ func (v *fileVerifier) tell(name string, r *fileReport) error {
 	for _, s := range r.Basis {
 		c.out.printf("stands on: %s\n", s)
 	}
-	return verdictExit(r.Verdict)
+	return v.exit(r.Covered, uint64(r.Entries))
 }
 
 // proof explains a .tlog-proof: whether the entry is under its checkpoint, and who signed that.
@@ -300,10 +415,18 @@ func (v *fileVerifier) proof(name string, in io.Reader, o *immutable.VerifyOptio
 	}
 	leaf := proof.LeafHash(line)
 	r.Index, r.Leaf = &p.Index, leaf.String()
-	c := v.checkpoint(r, p.Checkpoint, o)
+	beside, err := besideFile(r, name+epochsSuffix)
+	if err != nil {
+		return err
+	}
+	c := v.checkpoint(r, p.Checkpoint, o, beside...)
 	if c == nil {
 		return v.tell(name, r)
 	}
+	for _, note := range o.Checkpoints {
+		v.kept(r, c, note)
+	}
+	r.Entries, r.Covered = 1, 1
 	if err := proof.CheckInclusion(p.Hashes, p.Index, c.Size, leaf, c.Root); err != nil {
 		r.Findings = append(r.Findings, fmt.Sprintf("the entry is not at %d under this checkpoint: %s", p.Index, err))
 	}
@@ -313,8 +436,9 @@ func (v *fileVerifier) proof(name string, in io.Reader, o *immutable.VerifyOptio
 	return v.tell(name, r)
 }
 
-// checkpoint says who of those that o names signed a note. It returns nil where the note says nothing.
-func (v *fileVerifier) checkpoint(r *fileReport, note []byte, o *immutable.VerifyOptions) *proof.Checkpoint {
+// checkpoint says who of those that o names signed a note, in words of the report. It returns nil where the note says nothing.
+// beside are chains of keys that came with the evidence.
+func (v *fileVerifier) checkpoint(r *fileReport, note []byte, o *immutable.VerifyOptions, beside ...[]byte) *proof.Checkpoint {
 	n, err := proof.ParseNote(note)
 	if err != nil {
 		r.Findings = append(r.Findings, "the checkpoint is no signed note: "+err.Error())
@@ -326,33 +450,107 @@ func (v *fileVerifier) checkpoint(r *fileReport, note []byte, o *immutable.Verif
 		return nil
 	}
 	r.Origin, r.Size, r.Root = c.Origin, c.Size, c.Root.Base64()
-	var keys []proof.Key
-	for _, s := range o.Keys {
-		k, err := proof.ParseKey(s)
-		if err != nil {
-			r.Open = append(r.Open, err.Error())
-			return &c
-		}
-		if !slices.ContainsFunc(keys, func(other proof.Key) bool { return other.String() == k.String() }) {
-			keys = append(keys, k)
-		}
-	}
-	v.signers(r, n, keys, o.Policy)
-	if err := judge(r, note, &c, n, keys, o); err != nil {
-		r.Findings = append(r.Findings, err.Error())
-	}
-	if o.Policy == nil {
+	ring, err := newKeyring(o, beside, v.oneKey)
+	if err != nil {
+		r.Open = append(r.Open, err.Error())
 		return &c
 	}
-	switch p := o.Policy.Check(note); {
-	case p.Err != nil:
-		r.Findings = append(r.Findings, p.Err.Error())
-	case !p.Satisfied:
-		r.Open = append(r.Open, "the policy's quorum has not signed: "+p.Quorum)
-	case slices.ContainsFunc(p.Witnesses, func(w proof.WitnessState) bool { return w.Signed }):
-		r.Basis = append(r.Basis, "the policy's quorum of witnesses has signed: "+p.Quorum)
+	v.signers(r, n, ring.keys, o.Policy)
+	witnessed := o.Policy != nil && quorum(r, note, o.Policy)
+	switch {
+	case len(ring.keys) > 0:
+		said := ring.judge(note, n, &c)
+		r.Notes = append(r.Notes, said.notes...)
+		switch {
+		case said.refuted != "":
+			r.Findings = append(r.Findings, said.refuted)
+		case said.proven != "":
+			r.Basis = append(r.Basis, said.proven)
+		case witnessed && said.few: // the key says which log it is, and the witnesses that it has one history
+			r.Notes = append(r.Notes, said.open)
+		default:
+			r.Open = append(r.Open, said.open)
+		}
+	case o.Policy == nil:
+		r.Open = append(r.Open, noKeys)
+	case len(o.Policy.Logs()) == 0:
+		r.Open = append(r.Open, "the policy names no log, so nothing says whose checkpoint it is: give the log's keys with --key")
 	}
 	return &c
+}
+
+const noKeys = "no signature was checked: give the log's keys with --key, from a place that you trust"
+
+// quorum says whether witnesses that the policy demands have signed the note.
+func quorum(r *fileReport, note []byte, p *proof.Policy) bool {
+	switch got := p.Check(note); {
+	case got.Err != nil:
+		r.Findings = append(r.Findings, got.Err.Error())
+	case !got.Satisfied:
+		r.Open = append(r.Open, "the policy's quorum has not signed: "+got.Quorum)
+	case !p.NeedsWitnesses():
+		r.Notes = append(r.Notes, "the policy demands no witness, so it shows nothing, whoever cosigned")
+	default:
+		r.Basis = append(r.Basis, "the policy's quorum of witnesses has signed: "+got.Quorum)
+		return true
+	}
+	return false
+}
+
+// epochsSuffix is how the file ends that prove writes beside a proof: the chain of keys.
+const epochsSuffix = ".epochs"
+
+// besideFile reads a chain of keys that came with the evidence, if there is one.
+func besideFile(r *fileReport, name string) ([][]byte, error) {
+	data, err := readFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.Notes = append(r.Notes, "the chain of keys is also read from "+name+", which proves itself by the keys given")
+	return [][]byte{data}, nil
+}
+
+// keep takes over what was said about a checkpoint that was kept. That nobody's signature was asked for is no matter there: it
+// was kept by whoever verifies.
+func (r *fileReport) keep(sub *fileReport) {
+	r.Findings = append(r.Findings, sub.Findings...)
+	r.Signatures = append(r.Signatures, sub.Signatures...)
+	for _, s := range sub.Open {
+		if s != noKeys {
+			r.Open = append(r.Open, "the checkpoint that was kept: "+s)
+		}
+	}
+	for _, s := range sub.Notes {
+		r.Notes = append(r.Notes, "the checkpoint that was kept: "+s)
+	}
+}
+
+// kept compares a checkpoint that was kept with the one that the evidence has.
+func (v *fileVerifier) kept(r *fileReport, c *proof.Checkpoint, note []byte) {
+	k, err := parseKept(note)
+	switch {
+	case err != nil:
+		r.Findings = append(r.Findings, "the checkpoint that was kept: "+err.Error())
+	case k.Origin != c.Origin:
+		r.Findings = append(r.Findings, fmt.Sprintf("the checkpoint of size %d that was kept is of %s, this is of %s", k.Size, k.Origin, c.Origin))
+	case k.Size != c.Size:
+		r.Open = append(r.Open, fmt.Sprintf("the checkpoint that was kept has size %d, this one %d: compare the two in the log with `immutable checkpoint compare`", k.Size, c.Size))
+	case k.Root != c.Root:
+		r.Findings = append(r.Findings, fmt.Sprintf("the log had another root at size %d: the checkpoint that was kept says %s, this one %s: two histories", k.Size, k.Root.Base64(), c.Root.Base64()))
+	default:
+		r.Basis = append(r.Basis, fmt.Sprintf("the checkpoint of size %d that was kept", k.Size))
+	}
+}
+
+func parseKept(note []byte) (proof.Checkpoint, error) {
+	n, err := proof.ParseNote(note)
+	if err != nil {
+		return proof.Checkpoint{}, err
+	}
+	return proof.ParseCheckpoint(n.Text)
 }
 
 // signers lists the signature lines, with the age of those that have a time.
@@ -378,122 +576,6 @@ func (v *fileVerifier) signers(r *fileReport, n *proof.Note, keys []proof.Key, p
 		}
 		r.Signatures = append(r.Signatures, f)
 	}
-}
-
-// judge says what the log's own signatures are worth to somebody who knows these keys. The error is a contradiction.
-func judge(r *fileReport, note []byte, c *proof.Checkpoint, n *proof.Note, keys []proof.Key, o *immutable.VerifyOptions) error {
-	if len(keys) == 0 {
-		if o.Policy == nil {
-			r.Open = append(r.Open, "no signature was checked: give the log's keys with --key, from a place that you trust")
-		}
-		return nil
-	}
-	chain, err := keyChain(c.Origin, keys, o.Epochs)
-	if err != nil {
-		return err
-	}
-	if chain != nil {
-		chain.SetRequire(o.Require)
-		_, epoch, err := chain.Open(note, o.Require)
-		if err != nil {
-			return err
-		}
-		r.Basis = append(r.Basis, fmt.Sprintf("the keys given, of which those of epoch %d signed it", epoch.Number))
-		return nil
-	}
-	signed, err := n.Verify(keys)
-	if err != nil {
-		return err
-	}
-	if len(signed) == 0 {
-		return fmt.Errorf("none of the %d keys given has signed the checkpoint; where the log has changed its keys since, give --epochs and both keys of an epoch", len(keys))
-	}
-	if o.Require == proof.RequireBoth || o.Require == proof.RequireMLDSA44 || o.Require == proof.RequireEd25519 {
-		r.Open = append(r.Open, "--require needs both keys of an epoch, with --key")
-		return nil
-	}
-	// The log's own lines stand in the order log key, Ed25519, ML-DSA-44: the first of several is by the log key.
-	own := slices.DeleteFunc(slices.Clone(n.Signatures), func(s proof.Signature) bool { return s.Name != c.Origin })
-	for _, s := range signed {
-		if len(own) == 1 || s.Key.Name() != c.Origin || s.Key.ID() != own[0].ID {
-			r.Basis = append(r.Basis, fmt.Sprintf("the key given, %s+%08x, signed it", s.Key.Name(), s.Key.ID()))
-		}
-	}
-	if len(r.Basis) == 0 {
-		r.Open = append(r.Open, "the key given is the log key, which signs for ever and can be stolen: alone it proves nothing. Give a key of the epoch")
-	}
-	return nil
-}
-
-// keyChain is the chain of keys from both keys of an epoch, with or without the log key, on; nil where keys are not these.
-func keyChain(origin string, keys []proof.Key, epochs [][]byte) (*proof.Chain, error) {
-	var ed, ml []proof.Key
-	for _, k := range keys {
-		switch {
-		case k.Name() != origin:
-			return nil, fmt.Errorf("the key %s+%08x is not of the log %s", k.Name(), k.ID(), origin)
-		case k.Type() == proof.TypeMLDSA44:
-			ml = append(ml, k)
-		default:
-			ed = append(ed, k)
-		}
-	}
-	if len(ml) != 1 || len(ed) < 1 || len(ed) > 2 {
-		return nil, nil
-	}
-	first := proof.Epoch{Keys: []proof.Key{ed[len(ed)-1], ml[0]}}
-	var logKey *proof.Key
-	if len(ed) == 2 {
-		logKey = &ed[0]
-	}
-	var links []proof.EpochLink
-	for _, data := range epochs {
-		more, err := proof.ParseEpochLinks(data)
-		if err != nil {
-			return nil, err
-		}
-		if len(more) > len(links) {
-			links = more
-		}
-	}
-	for _, l := range links {
-		number, named, err := proof.ParseEpochEntry(l.Entry)
-		if err != nil {
-			return nil, err
-		}
-		if named[0].String() == first.Keys[0].String() && named[1].String() == first.Keys[1].String() {
-			p, err := proof.ParseInclusionProof(l.Proof)
-			if err != nil {
-				return nil, err
-			}
-			closing, err := closingSize(p.Checkpoint)
-			if err != nil {
-				return nil, err
-			}
-			first.Number, first.After = number, closing
-		}
-	}
-	chain, err := proof.NewChainFrom(origin, first, logKey)
-	if err != nil {
-		return nil, err
-	}
-	for _, l := range links {
-		if l.Number > first.Number {
-			if err := chain.Add(l); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return chain, nil
-}
-
-func closingSize(note []byte) (uint64, error) {
-	n, err := proof.ParseNote(note)
-	if err != nil {
-		return 0, err
-	}
-	c, err := proof.ParseCheckpoint(n.Text)
-	return c.Size, err
 }
 
 // maxExported is the most entries of an export that are compared: 32 bytes of memory for each.
@@ -526,10 +608,11 @@ func (v *fileVerifier) export(name string, in *bufio.Reader, o *immutable.Verify
 	for _, note := range o.Checkpoints {
 		sub := newFileReport("export")
 		c := v.checkpoint(sub, note, o)
-		r.Findings = append(r.Findings, sub.Findings...)
-		r.Signatures = append(r.Signatures, sub.Signatures...)
+		r.keep(sub)
 		switch {
 		case c == nil:
+		case r.Origin != "" && c.Origin != r.Origin:
+			r.Findings = append(r.Findings, fmt.Sprintf("the checkpoints that were kept are of %s and of %s", r.Origin, c.Origin))
 		case c.Size > uint64(len(leaves)):
 			r.Open = append(r.Open, fmt.Sprintf("the checkpoint is of %d entries: the export ends before that", c.Size))
 		case proof.Root(leaves[:c.Size]) != c.Root:
@@ -538,6 +621,7 @@ func (v *fileVerifier) export(name string, in *bufio.Reader, o *immutable.Verify
 			r.Notes = append(r.Notes, "a checkpoint of size 0 says nothing about entries")
 		default:
 			r.Origin, r.Size, r.Root = c.Origin, c.Size, c.Root.Base64()
+			r.Covered = max(r.Covered, c.Size)
 			r.Basis = append(r.Basis, fmt.Sprintf("the checkpoint of size %d that was kept: its entries are these", c.Size))
 			if c.Size < uint64(len(leaves)) {
 				r.Notes = append(r.Notes, fmt.Sprintf("nothing covers the entries from %d on", c.Size))

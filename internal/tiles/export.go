@@ -18,6 +18,8 @@ import (
 type Source interface {
 	// Note is the signed checkpoint that the tiles shall have, and what it says.
 	Note() (note []byte, c proof.Checkpoint, err error)
+	// Epochs is the chain of keys that leads to those that signed any Note returned before; empty where the keys were never changed.
+	Epochs() ([]byte, error)
 	// RootAt is the root over the first size entries, size at most that of any Note.
 	RootAt(ctx context.Context, size uint64) (proof.Hash, error)
 	// Lines are the entries first, first+1 … of one bundle: n of them, all of them at most that of any Note. first is a multiple
@@ -80,6 +82,9 @@ func Export(ctx context.Context, fsys vfs.FS, dir string, src Source, progress f
 	if err := x.mkdir(dir); err != nil {
 		return nil, err
 	}
+	if err := x.epochs(); err != nil {
+		return nil, err
+	}
 	name := filepath.Join(dir, CheckpointPath)
 	if err := vfs.WriteAtomic(fsys, name+".new", name, note, 0o644); err != nil {
 		return nil, fmt.Errorf("export: %w", err)
@@ -128,6 +133,34 @@ func (x *exporter) compare(ctx context.Context, c *proof.Checkpoint) error {
 }
 
 const maxCheckpoint = 64 << 10
+
+// EpochsPath is where the chain of keys lies, for clients that pinned the first keys. C2SP tlog-tiles does not know it.
+const EpochsPath = "epochs"
+
+// maxEpochs is the most bytes of a chain of keys that are read.
+const maxEpochs = 1 << 30
+
+// epochs writes the chain of keys, which only ever grows.
+func (x *exporter) epochs() error {
+	chain, err := x.src.Epochs()
+	if err != nil {
+		return err
+	}
+	name := filepath.Join(x.dir, EpochsPath)
+	old, err := vfs.ReadFile(x.fs, name, maxEpochs)
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	case !bytes.HasPrefix(chain, old):
+		return &ConflictError{EpochsPath, "is there, and not how the log's chain of keys begins"}
+	case len(chain) == len(old):
+		return nil
+	}
+	if err := vfs.WriteAtomic(x.fs, name+".new", name, chain, 0o644); err != nil {
+		return fmt.Errorf("export: %w", err)
+	}
+	return nil
+}
 
 // resume takes over the full tiles of level 1 that are there, with what is below them, and returns the next entry. The log's
 // root at that size proves them.

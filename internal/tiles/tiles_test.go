@@ -31,6 +31,7 @@ type memory struct {
 	lines  [][]byte
 	leaves []proof.Hash
 	size   uint64 // of the checkpoint
+	epochs []byte // the chain of keys
 	err    error
 }
 
@@ -54,6 +55,8 @@ func (m *memory) Note() ([]byte, proof.Checkpoint, error) {
 	c := proof.Checkpoint{Origin: origin, Size: m.size, Root: proof.Root(m.leaves[:m.size])}
 	return []byte(c.Text() + "\n"), c, m.err
 }
+
+func (m *memory) Epochs() ([]byte, error) { return m.epochs, m.err }
 
 func (m *memory) RootAt(_ context.Context, size uint64) (proof.Hash, error) {
 	return proof.Root(m.leaves[:size]), nil
@@ -140,6 +143,35 @@ func same(t *testing.T, got, want map[string]string) {
 	for name := range got {
 		if _, ok := want[name]; !ok {
 			t.Errorf("%s does not belong there", name)
+		}
+	}
+}
+
+// The chain of keys goes with the tiles, grows with the log's, and is not replaced by another.
+func TestExportHasTheChainOfKeys(t *testing.T) {
+	m, dir := newMemory(t, 3), t.TempDir()
+	export := func() error {
+		_, err := Export(context.Background(), vfs.OS(), dir, m, nil)
+		return err
+	}
+	read := func() string {
+		data, err := os.ReadFile(filepath.Join(dir, EpochsPath))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	for _, chain := range []string{"", "one\n", "one\ntwo\n", "one\ntwo\n"} {
+		m.epochs = []byte(chain)
+		if err := export(); err != nil || read() != chain {
+			t.Fatalf("chain %q: %q, %v", chain, read(), err)
+		}
+	}
+	var conflict *ConflictError
+	for _, chain := range []string{"one\n", "one\nother\nthree\n", ""} {
+		m.epochs = []byte(chain)
+		if err := export(); !errors.As(err, &conflict) || conflict.Path != EpochsPath || read() != "one\ntwo\n" {
+			t.Errorf("chain %q: %q, %v", chain, read(), err)
 		}
 	}
 }
