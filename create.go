@@ -14,6 +14,9 @@ import (
 	"github.com/tree-of-life-system/immutable/proof"
 )
 
+// logDirs are the directories in a log's directory.
+var logDirs = []string{pendingDir, archiveDir, indexDir, quarantineDir, nextDir, "tree"}
+
 // create makes a new log in a directory that holds none. log.json comes last: a crash before it leaves a directory
 // that the next Open takes for empty, and at most a key that signs nothing.
 func (l *Log) create() error {
@@ -42,7 +45,7 @@ func (l *Log) create() error {
 			Known: headText(head), Next: "bring it back, or open it once where it lies now; if it was deleted on purpose, remove " + record,
 		}
 	}
-	for _, dir := range []string{pendingDir, archiveDir, indexDir, quarantineDir, nextDir, "tree"} {
+	for _, dir := range logDirs {
 		if err := vfs.MkdirAll(l.fs, l.path(dir), 0o700); err != nil {
 			return err
 		}

@@ -57,3 +57,23 @@ func TestALogThatWasReplacedIsMissed(t *testing.T) {
 		t.Errorf("then: %s", got)
 	}
 }
+
+// TestALogWithoutItsEmptyDirectoriesOpens is a log that was copied file by file.
+func TestALogWithoutItsEmptyDirectoriesOpens(t *testing.T) {
+	state, dir := t.TempDir(), filepath.Join(t.TempDir(), "logs")
+	for range 2 {
+		l, err := Open(dir, &Config{StateDir: state})
+		must(t, err)
+		_, err = l.Info(t.Context(), "an entry", nil)
+		must(t, err)
+		must(t, l.Close())
+		for _, name := range logDirs {
+			must(t, os.Remove(filepath.Join(dir, name)))
+		}
+	}
+	rep, err := VerifyDir(t.Context(), dir, &Config{StateDir: state}, VerifyOptions{})
+	must(t, err)
+	if rep.Verdict != Proven || rep.Size != 2 {
+		t.Errorf("%s, %d entries: %v", rep.Verdict, rep.Size, rep.Findings)
+	}
+}

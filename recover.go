@@ -226,8 +226,19 @@ func (l *Log) recover(head *identity.Head) error {
 // is written after everything else was synced, except log.json's name.
 func (l *Log) settleNames(head *identity.Head) error {
 	dirs := []string{l.path()}
+	for _, name := range logDirs {
+		// A backup or a version control system may not keep what is empty. What a directory must hold is missed later.
+		if _, err := l.fs.Stat(l.path(name)); notExist(err) {
+			if err := vfs.MkdirAll(l.fs, l.path(name), 0o700); err != nil {
+				return err
+			}
+		}
+		if !head.Clean {
+			dirs = append(dirs, l.path(name))
+		}
+	}
 	if !head.Clean {
-		dirs = append(dirs, l.state, l.statePath(keysDir), l.path(pendingDir), l.path(archiveDir), l.path(indexDir), l.path(quarantineDir), l.path(nextDir), l.path("tree"))
+		dirs = append(dirs, l.state, l.statePath(keysDir))
 	}
 	for _, dir := range dirs {
 		if err := l.fs.SyncDir(dir); err != nil && !notExist(err) {
