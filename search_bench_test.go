@@ -107,11 +107,11 @@ func (s *searchBench) dump(b *testing.B) {
 		return err
 	}))
 	n := float64(s.lines)
-	text := ""
+	var text strings.Builder
 	for _, kind := range []string{".zst", ".sdx", ".idx", "tree and chain"} {
-		text += fmt.Sprintf(", %s %.2f", kind, float64(kinds[kind])/n)
+		text.WriteString(fmt.Sprintf(", %s %.2f", kind, float64(kinds[kind])/n))
 	}
-	b.Logf("bytes a line: %.1f raw, %.2f on disk in all%s", float64(size)/n, float64(all)/n, text)
+	b.Logf("bytes a line: %.1f raw, %.2f on disk in all%s", float64(size)/n, float64(all)/n, text.String())
 }
 
 // cold makes the next query read everything from the disk, as far as the kernel lets go of it.

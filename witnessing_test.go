@@ -619,17 +619,17 @@ func TestPolicyIsCheckedAtOpen(t *testing.T) {
 	k := x.ws[0].s.Keys()[0]
 	stranger, err := proof.NewKey(proof.TypeEd25519, "example.com/other", [32]byte{1})
 	must(t, err)
-	many := ""
+	var many strings.Builder
 	for i := range proof.MaxSignatures - 2 {
 		key, err := proof.NewKey(proof.TypeCosignature, "w.example.com", [32]byte{byte(i)})
 		must(t, err)
-		many += fmt.Sprintf("witness w%d %s https://w%d.example.com\n", i, key.Key(), i)
+		many.WriteString(fmt.Sprintf("witness w%d %s https://w%d.example.com\n", i, key.Key(), i))
 	}
 	for _, tt := range []struct{ policy, want string }{
 		{fmt.Sprintf("log %s\nwitness a %s https://a.example.com/\nquorum a\n", stranger.Key(), k), "and not this one: add the line `log " + logKey(t, x).String()},
 		{fmt.Sprintf("witness a %s ftp://a.example.com/\nquorum a\n", k), "want http://"},
 		{fmt.Sprintf("witness a %s https://a.example.com/?x=y\nquorum a\n", k), "want http://"},
-		{many + "quorum none\n", "room for 13"},
+		{many.String() + "quorum none\n", "room for 13"},
 	} {
 		p, err := proof.ParsePolicy([]byte(tt.policy))
 		must(t, err)

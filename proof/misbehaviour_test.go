@@ -23,7 +23,7 @@ func seededProof(a int, d [][]byte) []Hash {
 func forked(n, at int) [][]byte {
 	d := lines(n)
 	for i := at; i < n; i++ {
-		d[i] = []byte(fmt.Sprintf("fork %d", i))
+		d[i] = fmt.Appendf(nil, "fork %d", i)
 	}
 	return d
 }

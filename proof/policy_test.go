@@ -45,13 +45,14 @@ func signatures(t testing.TB, text string, keys []*PrivateKey) (lines []string) 
 }
 
 func noteOf(text string, lines []string, subset int) []byte {
-	note := text + "\n" + lines[0]
+	var note strings.Builder
+	note.WriteString(text + "\n" + lines[0])
 	for i, line := range lines[1:] {
 		if subset>>i&1 == 1 {
-			note += line
+			note.WriteString(line)
 		}
 	}
-	return []byte(note)
+	return []byte(note.String())
 }
 
 func TestQuorumNeedsWhatItSays(t *testing.T) {
@@ -188,11 +189,12 @@ func TestTheNewestOfAWitnessesCosignaturesIsShown(t *testing.T) {
 	p := mustPolicy(t, policyText(w, "quorum w0"))
 	text := testCheckpoint(7).Text()
 	for _, order := range [][]uint64{{5, 9}, {9, 5}} {
-		note := text + "\n"
+		var note strings.Builder
+		note.WriteString(text + "\n")
 		for _, unix := range order {
-			note += lineBy(t, text, unix, w[0])
+			note.WriteString(lineBy(t, text, unix, w[0]))
 		}
-		r := p.Check([]byte(note))
+		r := p.Check([]byte(note.String()))
 		if got := r.Witnesses[0].Time; !r.Satisfied || got.Unix() != 9 {
 			t.Errorf("signed at %v: got %v, %v", order, got, r.Err)
 		}

@@ -80,7 +80,7 @@ func steal(m *image) (t thief, err error) {
 			continue
 		}
 		var keys []*proof.PrivateKey
-		for _, line := range strings.Fields(string(data)) {
+		for line := range strings.FieldsSeq(string(data)) {
 			k, err := proof.ParsePrivateKey(line)
 			if err != nil {
 				return t, fmt.Errorf("%s: %w", name, err)

@@ -72,7 +72,7 @@ func TestSamplesAreWhatTheyWere(t *testing.T) {
 		}
 	}
 	keys := func(name string) (out []proof.Key) {
-		for _, line := range bytes.Fields(all[name]) {
+		for line := range bytes.FieldsSeq(all[name]) {
 			k, err := proof.ParseKey(string(line))
 			if err != nil {
 				t.Fatal(err)

@@ -779,14 +779,14 @@ func TestLogWithOneKeySaysSo(t *testing.T) {
 		if r.Verdict != tt.verdict {
 			t.Errorf("%s: %s, want %s: %v", tt.name, r.Verdict, tt.verdict, r.Findings)
 		}
-		said := ""
+		var said strings.Builder
 		for _, f := range r.Notes {
 			if strings.Contains(f.What, "never destroyed") {
-				said += f.What
+				said.WriteString(f.What)
 			}
 		}
-		if said == "" != (tt.says == "") || !strings.HasPrefix(said, tt.says) {
-			t.Errorf("%s: says %q, want %q", tt.name, said, tt.says)
+		if said.String() == "" != (tt.says == "") || !strings.HasPrefix(said.String(), tt.says) {
+			t.Errorf("%s: says %q, want %q", tt.name, said.String(), tt.says)
 		}
 	}
 }
@@ -801,7 +801,12 @@ func TestCheckpointsOfAnEpochWithoutItsLineAreRefuted(t *testing.T) {
 		{"nothing", func(*book) {}, Unknown},
 		{"entries only", func(b *book) { b.add(3) }, Unknown},
 		{"the newest checkpoint", func(b *book) { b.add(3); b.publish(false) }, Refuted},
-		{"a checkpoint that is kept", func(b *book) { latest := b.files["checkpoint"]; b.add(3); b.publish(true); b.files["checkpoint"] = latest }, Refuted},
+		{"a checkpoint that is kept", func(b *book) {
+			latest := b.files["checkpoint"]
+			b.add(3)
+			b.publish(true)
+			b.files["checkpoint"] = latest
+		}, Refuted},
 		{"a cosigned one", func(b *book) {
 			latest := b.files["checkpoint"]
 			b.add(3)

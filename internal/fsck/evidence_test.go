@@ -53,11 +53,12 @@ func testWitness(t testing.TB, name string) *proof.PrivateKey {
 // twoOfThree is a policy of the witnesses w1 to w3. logs are lines.
 func twoOfThree(t testing.TB, logs string) *proof.Policy {
 	t.Helper()
-	text := logs
+	var text strings.Builder
+	text.WriteString(logs)
 	for _, name := range []string{"w1", "w2", "w3"} {
-		text += "witness " + name + " " + testWitness(t, name).Key().String() + "\n"
+		text.WriteString("witness " + name + " " + testWitness(t, name).Key().String() + "\n")
 	}
-	p, err := proof.ParsePolicy([]byte(text + "group two 2 w1 w2 w3\nquorum two\n"))
+	p, err := proof.ParsePolicy([]byte(text.String() + "group two 2 w1 w2 w3\nquorum two\n"))
 	must(t, err)
 	return p
 }
@@ -390,7 +391,7 @@ func TestRulesOfAnchors(t *testing.T) {
 		b.publish(true)
 		name := evidenceFileName(300, -1)
 		var witnesses []*proof.PrivateKey
-		for _, who := range strings.Fields(tt.who) {
+		for who := range strings.FieldsSeq(tt.who) {
 			witnesses = append(witnesses, testWitness(t, who))
 		}
 		b.files[name] = b.cosignAt(at, witnesses...)

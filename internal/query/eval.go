@@ -118,12 +118,7 @@ func (m *Matcher) holds(n Node) bool {
 		}
 		return true
 	case Or:
-		for _, sub := range n.Nodes {
-			if m.holds(sub) {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(n.Nodes, m.holds)
 	case Not:
 		return !m.holds(n.Node)
 	case Since, Until:

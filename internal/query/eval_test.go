@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -101,11 +102,12 @@ func (r random) entry(t testing.TB) (line []byte, at uint64) {
 }
 
 func (r random) path() string {
-	path := pick(r, names)
+	var path strings.Builder
+	path.WriteString(pick(r, names))
 	for r.IntN(3) == 0 {
-		path += "." + pick(r, names)
+		path.WriteString("." + pick(r, names))
 	}
-	return path
+	return path.String()
 }
 
 func (r random) field(all bool) Field {
@@ -275,16 +277,12 @@ func hasHugeExponent(n Node) bool {
 	huge := func(o Operand) bool { return o.Number.Exp > 2000 || o.Number.Exp < -2000 }
 	switch n := n.(type) {
 	case And:
-		for _, s := range n.Nodes {
-			if hasHugeExponent(s) {
-				return true
-			}
+		if slices.ContainsFunc(n.Nodes, hasHugeExponent) {
+			return true
 		}
 	case Or:
-		for _, s := range n.Nodes {
-			if hasHugeExponent(s) {
-				return true
-			}
+		if slices.ContainsFunc(n.Nodes, hasHugeExponent) {
+			return true
 		}
 	case Not:
 		return hasHugeExponent(n.Node)

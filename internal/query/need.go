@@ -171,7 +171,7 @@ func pathNeed(f *Field) (all needAll) {
 	if f == nil || f.Root != Metadata {
 		return nil
 	}
-	for _, name := range strings.Split(f.Path, ".") {
+	for name := range strings.SplitSeq(f.Path, ".") {
 		// Names are not folded when they are compared, so only ASCII letters of a name are in lower case here.
 		low, _ := appendLower(nil, []byte(name))
 		all = all.with(textNeed(string(low)))

@@ -1,6 +1,7 @@
 package query
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -445,11 +446,9 @@ func (a *atom) askCut(parts []string, cut cutter, out *shapeAnswer) {
 		return
 	}
 	if cut.local && a.inDict {
-		for _, part := range parts {
-			if a.holds(part) {
-				out.yes = true
-				return
-			}
+		if slices.ContainsFunc(parts, a.holds) {
+			out.yes = true
+			return
 		}
 	}
 	if a.any == nil || a.any.Len() > 0 {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"net/http"
@@ -215,9 +216,7 @@ func TestSecondExportAddsOnly(t *testing.T) {
 		if err != nil {
 			t.Fatalf("size %d: %v", n, err)
 		}
-		for name, data := range naive(&m) {
-			want[name] = data
-		}
+		maps.Copy(want, naive(&m))
 		now := files(t, disk, "out")
 		same(t, now, want)
 		if added := len(now) - len(before); n > 0 && added != got.Written {

@@ -577,6 +577,8 @@ def check_control(log, level, index):
             raise Refuse("anchor entry's size", log["size"], f"at most {index}")
         if not is_hex(log["sha256"]) or not re.fullmatch(rf"evidence/{int(log['size']):020d}(\.note|-{DECIMAL}\.tsr)", log["file"]):
             raise Refuse("anchor entry's file", log["file"], "evidence/<size>.note or evidence/<size>-<n>.tsr")
+        if log["file"].endswith(".tsr") and int(log["file"].rpartition("-")[2][:-4]) >= 1 << 31:
+            raise Refuse("anchor entry's file", log["file"], "n below 2^31")
     if kind in ("producer", "producer-end"):
         parse_producer_key(log["key"], log["name"])
     if kind == "import" and log["format"] != "blockchain":

@@ -432,6 +432,9 @@ class Verifier:
             if not match:
                 self.note(f"evidence/{show(name)} is neither <size>.note nor <size>-<n>.tsr")
                 continue
+            if int(match[1]) >= 1 << 63 or match[2] != ".note" and int(match[2][1:-4]) >= 1 << 31:
+                self.find("evidence/" + name, None, None, "a number that no log reaches", name, "a size below 2^63, n below 2^31")
+                continue
             data = self.read("evidence/" + name, MAX_NOTE)
             if data is not None and match[2] == ".note":
                 notes.append(("evidence/" + name, int(match[1]), data))
