@@ -46,8 +46,8 @@ func run(out *log.Logger, args []string) error {
 // check returns the checkpoint under which the entry stands. The name of the pinned keys is the log's origin: a receipt
 // of another log, also a good one, is refused. The chain leads from the pinned keys to those that signed the receipt.
 func check(vkeys []string, line, receipt, chainFile []byte) (proof.Checkpoint, error) {
-	if len(vkeys) == 0 {
-		return proof.Checkpoint{}, errors.New("no pinned keys: nothing could be proven")
+	if len(vkeys) != 3 { // one would be the log key, which is never destroyed and can be stolen
+		return proof.Checkpoint{}, fmt.Errorf("%d pinned keys: want the log key and both of epoch 0", len(vkeys))
 	}
 	key, err := proof.ParseKey(vkeys[0])
 	if err != nil {

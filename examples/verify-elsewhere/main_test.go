@@ -25,6 +25,20 @@ func TestReceiptProvesItsEntryAndNoOther(t *testing.T) {
 		}
 	}
 	vkeys := l.VerifierKeys()
+	early, err := l.Proof(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := l.Entry(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := check(vkeys, first.Line, early, nil); err != nil {
+		t.Error(err)
+	}
+	if _, err := check(vkeys[:1], first.Line, early, nil); err == nil {
+		t.Error("the log key alone, which can be stolen, was enough")
+	}
 	if err := l.RotateKeys(t.Context()); err != nil {
 		t.Fatal(err)
 	}
