@@ -124,6 +124,7 @@ func TestProofNeedsAWholeSetOfKeys(t *testing.T) {
 		{"log ed ml", "log", "--one-key-log", "UNKNOWN"},
 		{"log", "log", "--one-key-log --require both", "UNKNOWN"},
 		{"log", "log ed ml", "--one-key-log", "UNKNOWN"},
+		{"log ed ml", "log ed ml", "--one-key-log", "UNKNOWN"},
 		// Keys of another epoch too: what they have to do with it is not known.
 		{"log ed ml", "log ed ml ed5 ml5", "", "UNKNOWN"},
 		{"log ed5 ml5", "log ed ml", "", "UNKNOWN"},
@@ -146,10 +147,10 @@ func TestProofNeedsAWholeSetOfKeys(t *testing.T) {
 		check(t, err)
 		receipt := file(fmt.Sprint(i, ".tlog-proof"), data)
 		args := []string{receipt, "--entry-file", entry}
-		for _, name := range strings.Fields(tt.given) {
+		for name := range strings.FieldsSeq(tt.given) {
 			args = append(args, "--key", v(name))
 		}
-		for _, s := range strings.Fields(tt.flags) {
+		for s := range strings.FieldsSeq(tt.flags) {
 			if p, ok := policies[s]; ok {
 				s = p
 			}
@@ -265,7 +266,7 @@ func TestStolenLogKeySignsNothingOfAClosedEpoch(t *testing.T) {
 			return err
 		}
 		data, err := os.ReadFile(name)
-		for _, line := range strings.Fields(string(data)) {
+		for line := range strings.FieldsSeq(string(data)) {
 			if k, err := proof.ParsePrivateKey(line); err == nil && k.Key().String() == vkeys[0] {
 				log = k
 			}
@@ -318,6 +319,9 @@ func TestEvidenceAgainstAFileIsNotPassedOver(t *testing.T) {
 	if size := len(bytes.Split(bytes.TrimSpace(mustRun(t, env, nil, "export").out), []byte("\n"))); size != 5 {
 		t.Fatalf("the log has %d entries", size)
 	}
+	same, err := os.ReadFile(file("checkpoint2"))
+	check(t, err)
+	check(t, os.WriteFile(file("renamed"), bytes.Replace(same, []byte("example.com/audit"), []byte("example.com/renamed"), 1), 0o600))
 	keys := newTestKeys(t, "example.com/audit")
 	check(t, os.WriteFile(file("policy"), []byte("witness w "+keys["w"].Key().String()+"\nquorum w\n"), 0o600))
 	first, err := os.ReadFile(file("keys"))
@@ -328,7 +332,9 @@ func TestEvidenceAgainstAFileIsNotPassedOver(t *testing.T) {
 		{"@p.tlog-proof --entry-file @p.json --key @keys --checkpoint @checkpoint2", "PROVEN"},
 		{"@p.tlog-proof --entry-file @p.json --key @keys --checkpoint @of-audit", "REFUTED"},
 		{"@p.tlog-proof --entry-file @p.json --key @keys --checkpoint @of-other", "REFUTED"},
+		{"@p.tlog-proof --entry-file @p.json --key @keys --checkpoint @renamed", "REFUTED"},
 		{"@p.tlog-proof --entry-file @p.json --key @keys --checkpoint @checkpoint0", "UNKNOWN"},
+		{"@all.jsonl --checkpoint @checkpoint2 --checkpoint @renamed", "REFUTED"},
 		{"@p.tlog-proof --entry-file @p.json --key @keys --checkpoint @p.json", "REFUTED"},
 		{"@all.jsonl --checkpoint @checkpoint2", "PROVEN"},
 		{"@all.jsonl --checkpoint @checkpoint2 --key @logkey", "UNKNOWN"},
