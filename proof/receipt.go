@@ -118,6 +118,9 @@ func checkCheckpointShape(data []byte) error {
 
 // Verify returns the checkpoint exactly if it opens under origin and keys, see [OpenCheckpoint], and the entry, its line
 // without the newline, stands at Index under the checkpoint's root.
+//
+// One good signature by any of keys is enough here, as for other programs of the transparency field. The log key of a log with
+// epochs proves nothing by itself: to hold a checkpoint to the keys of its epoch, open it with [Chain.Open] and use [CheckInclusion].
 func (p InclusionProof) Verify(entryLine []byte, origin string, keys []Key) (Checkpoint, error) {
 	c, err := OpenCheckpoint(p.Checkpoint, origin, keys)
 	if err != nil {

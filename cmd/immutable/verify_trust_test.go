@@ -46,11 +46,11 @@ func trustLog(t *testing.T) (env map[string]string, dir string) {
 		check(t, os.MkdirAll(filepath.Dir(name), 0o700))
 		check(t, os.WriteFile(name, data, 0o600))
 	}
-	policy := ""
+	var policy strings.Builder
 	for _, name := range []string{"east", "west"} {
 		k, err := proof.NewKey(proof.TypeCosignature, "example.com/"+name, sha256.Sum256([]byte(name)))
 		check(t, err)
-		policy += "witness " + name + " " + k.Key().String() + "\n"
+		policy.WriteString("witness " + name + " " + k.Key().String() + "\n")
 		if name == "east" {
 			line, err := k.SignatureLine(text, uint64(time.Now().Unix()))
 			check(t, err)
@@ -60,8 +60,8 @@ func trustLog(t *testing.T) (env map[string]string, dir string) {
 	write(filepath.Join(logs, "cosigned"), note)
 	a := tsatest.New(t, nil)
 	write(filepath.Join(logs, "evidence", fmt.Sprintf("%020d-0.tsr", at.Size)), a.Stamp(sha256.Sum256([]byte(text)), nil))
-	write(filepath.Join(dir, "one"), []byte(policy+"quorum east\n"))
-	write(filepath.Join(dir, "both"), []byte(policy+"group all all east west\nquorum all\n"))
+	write(filepath.Join(dir, "one"), []byte(policy.String()+"quorum east\n"))
+	write(filepath.Join(dir, "both"), []byte(policy.String()+"group all all east west\nquorum all\n"))
 	write(filepath.Join(dir, "roots.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.Root.Raw}))
 	write(filepath.Join(dir, "keys"), []byte(strings.Join(first, "\n")+"\n"))
 	write(filepath.Join(dir, "logkey"), []byte(l.VerifierKeys()[0]+"\n"))

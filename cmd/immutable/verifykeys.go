@@ -59,6 +59,7 @@ type opinion struct {
 }
 
 func unsure(format string, args ...any) opinion { return opinion{open: fmt.Sprintf(format, args...)} }
+
 func contradicts(format string, args ...any) opinion {
 	return opinion{refuted: fmt.Sprintf(format, args...)}
 }
