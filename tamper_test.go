@@ -52,7 +52,9 @@ func (x *tampered) files(t *testing.T) []string {
 	t.Helper()
 	var names []string
 	for name, data := range allFiles(t, x.d, "") {
-		if path.Base(name) != lockName && path.Base(name) != reserveName && len(data) > 0 {
+		// The records of where a log lay say nothing of its entries: without them a replaced log is not missed, and that is all.
+		place := path.Base(name) == placeName || strings.Contains(name, "/"+placesDir+"/")
+		if path.Base(name) != lockName && path.Base(name) != reserveName && !place && len(data) > 0 {
 			names = append(names, name)
 		}
 	}
