@@ -272,6 +272,7 @@ func TestBundleOfADamagedLogIsNotMade(t *testing.T) {
 }
 
 func TestBundleHasALimit(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("it appends a hundred thousand entries")
 	}

@@ -54,6 +54,7 @@ func realistic(i int) Event {
 }
 
 func TestSealedLogTakesAtMostAQuarterOfItsLines(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "log")
 	l := openTest(t, dir, func(c *Config) { c.RotateSize = 16 << 20 })
 	var raw int64

@@ -83,8 +83,10 @@ func jsonEvents(t *testing.T, data []byte) (out []Event) {
 // TestSearchOfRealDataFindsWhatANaiveScanFinds for random words, phrases, fields and time ranges of each set, in a log with
 // sealed, pending and open segments.
 func TestSearchOfRealDataFindsWhatANaiveScanFinds(t *testing.T) {
+	t.Parallel()
 	for _, folder := range []string{"loghub-2k", "weblogs-elastic", "authlog-secrepo", "cloudtrail-invictus", "cloudtrail-stratus", "panther-events"} {
 		t.Run(folder, func(t *testing.T) {
+			t.Parallel()
 			all := realEvents(t, folder, rounds(1120, 20_000))
 			all = slices.DeleteFunc(all, func(e Event) bool { return !acceptable(&e) })
 			for len(all) < 1100 { // so that there are segments of each kind

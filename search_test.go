@@ -690,6 +690,7 @@ func TestFilterMatchesAndMarks(t *testing.T) {
 // TestForgedIndexNeverChangesAnAnswer damages the files in index/: answers stay, and where an index could not be used the
 // explanation says so.
 func TestForgedIndexNeverChangesAnAnswer(t *testing.T) {
+	t.Parallel()
 	l, d, entries := mixedLog(t, variedEvents(2000))
 	queries := []Query{
 		{Text: "failed login"},

@@ -73,6 +73,7 @@ func withoutIndexes(t *testing.T, l *Log, want [][]uint64) (answers [][]uint64, 
 }
 
 func TestRebuildMakesSearchIndexesAgain(t *testing.T) {
+	t.Parallel()
 	for name, damage := range map[string]func(t *testing.T, l *Log, d *vfstest.Disk, names []string) (lacking int){
 		"missing": func(t *testing.T, _ *Log, d *vfstest.Disk, names []string) int {
 			must(t, d.Remove(names[0]))
