@@ -250,14 +250,15 @@ func planAll(t *testing.T, s *planned, queries []string, r *rand.Rand) {
 }
 
 func TestPlanNeverLosesAnEntry(t *testing.T) {
-	r := rand.New(rand.NewPCG(21, 22))
-	for _, dir := range indextest.RawSets {
+	for i, dir := range indextest.RawSets {
 		t.Run(dir, func(t *testing.T) {
+			t.Parallel()
+			r := rand.New(rand.NewPCG(21, uint64(i)))
 			path := filepath.Join("..", "..", "..", "shared", "data", dir)
 			if _, err := os.Stat(path); err != nil {
 				t.Skipf("no shared test data: %v", err)
 			}
-			events, err := indextest.Raw(path, 768)
+			events, err := indextest.Raw(path, 512)
 			if err != nil || len(events) == 0 {
 				t.Fatalf("%d events: %v", len(events), err)
 			}
@@ -266,10 +267,14 @@ func TestPlanNeverLosesAnEntry(t *testing.T) {
 		})
 	}
 	t.Run("hostile", func(t *testing.T) {
-		s := plannedOf(t, indextest.Hostile(1500, 3))
+		t.Parallel()
+		r := rand.New(rand.NewPCG(22, 1))
+		s := plannedOf(t, indextest.Hostile(768, 3))
 		planAll(t, s, randomQueries(r, s, 300), r)
 	})
 	t.Run("corpus", func(t *testing.T) {
+		t.Parallel()
+		r := rand.New(rand.NewPCG(22, 2))
 		var events []entry.Event
 		c := indextest.New(4096, 4)
 		for range 4096 {
