@@ -153,7 +153,7 @@ func (d *demo) show() (err error) {
 	}
 	d.say("\n%s\n\n", paint(bold, "2. Its signed checkpoint: size and root over all entries. Keep one elsewhere."))
 	if !d.c.json {
-		d.c.out.indented(string(note))
+		d.c.out.indented(shortened(string(note)))
 	}
 	rep, err := d.verify(d.path("log"))
 	if err != nil {
@@ -377,4 +377,16 @@ func copyTree(to, from string) error {
 		}
 		return os.WriteFile(filepath.Join(to, rel), data, 0o600)
 	})
+}
+
+// shortened cuts long lines, which are signatures (3 KB of ML-DSA), to what a person looks at.
+func shortened(text string) string {
+	const most = 100
+	lines := strings.SplitAfter(text, "\n")
+	for i, line := range lines {
+		if r := []rune(line); len(r) > most+40 {
+			lines[i] = fmt.Sprintf("%s… (%d characters in all)\n", string(r[:most]), len(r)-1)
+		}
+	}
+	return strings.Join(lines, "")
 }
