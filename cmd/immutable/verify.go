@@ -338,7 +338,11 @@ func (c *call) report(r *immutable.Report) error {
 	c.out.printf("root %s\n", r.Root.Base64())
 	if n := len(r.Epochs); n > 0 && (n > 1 || len(r.Epochs[0].VKeys) > 1) {
 		e := r.Epochs[n-1]
-		c.out.printf("keys of epoch %d, which sign sizes above %s\n", e.Number, count(e.After))
+		above := ", which sign sizes above " + count(e.After)
+		if e.Number == 0 {
+			above = ", the first"
+		}
+		c.out.printf("keys of epoch %d%s\n", e.Number, above)
 	}
 	for _, f := range r.Findings {
 		c.finding(red, "✗", f)

@@ -246,6 +246,42 @@ func TestFilesAreVerifiedAfterKeysWereChanged(t *testing.T) {
 	}
 }
 
+// Whoever copied the keys of an epoch before they were destroyed can give them another successor. Two such chains contradict each other,
+// whichever of them came with the evidence.
+func TestTwoChainsOfKeysFromOneEpochAreRefuted(t *testing.T) {
+	env := logEnv(t)
+	mustRun(t, env, nil, "init", "--origin", "example.com/audit")
+	mustRun(t, env, nil, "log", "audit", "entry")
+	dir := t.TempDir()
+	file := func(name string) string { return filepath.Join(dir, name) }
+	check(t, os.WriteFile(file("keys"), mustRun(t, env, nil, "key", "show").out, 0o600))
+	thief := logEnv(t)
+	for _, name := range []string{"IMMUTABLE_LOG_DIR", "IMMUTABLE_STATE_DIR"} {
+		check(t, os.RemoveAll(thief[name]))
+		check(t, os.CopyFS(thief[name], os.DirFS(env[name])))
+	}
+	r := run(t, thief, nil, "adopt")
+	if r.code != 0 {
+		t.Fatalf("the copy: %s%s", r.out, r.errOut)
+	}
+	for name, e := range map[string]map[string]string{"ours": env, "theirs": thief} {
+		mustRun(t, e, nil, "key", "rotate")
+		mustRun(t, e, nil, "prove", "0", "--out", file(name), "--entry-out", file(name+".entry"))
+		check(t, os.WriteFile(file(name+".chain"), mustRun(t, e, nil, "key", "chain").out, 0o600))
+	}
+	for _, name := range []string{"ours", "theirs"} {
+		args := expand("@"+name+" --entry-file @"+name+".entry --key @keys", file)
+		if got, r := verifies(t, nil, args...); got != "PROVEN" {
+			t.Fatalf("%s alone: %s\n%s%s", name, got, r.out, r.errOut)
+		}
+		other := map[string]string{"ours": "theirs.chain", "theirs": "ours.chain"}[name]
+		got, r := verifies(t, nil, append(args, "--epochs", file(other))...)
+		if got != "REFUTED" || !bytes.Contains(r.out, []byte("two chains of keys go on from the keys given, with other keys in epoch 1")) {
+			t.Errorf("%s with the other chain: %s\n%s%s", name, got, r.out, r.errOut)
+		}
+	}
+}
+
 func expand(args string, file func(string) string) []string {
 	list := strings.Fields(args)
 	for i, s := range list {

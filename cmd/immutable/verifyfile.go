@@ -377,7 +377,7 @@ func (v *fileVerifier) tell(name string, r *fileReport) error {
 	for _, s := range r.Signatures {
 		mark, more := paint(green, "✓"), ""
 		if !s.Good {
-			mark, more = styled{text: "·"}, ", not checked: no key of that name was given"
+			mark, more = styled{text: "·"}, ", not checked: its key was not given"
 		}
 		if s.Age != "" {
 			more += ", " + s.Time.UTC().Format(time.RFC3339) + ", " + s.Age + " ago"
@@ -455,7 +455,8 @@ func (v *fileVerifier) checkpoint(r *fileReport, note []byte, o *immutable.Verif
 		r.Open = append(r.Open, err.Error())
 		return &c
 	}
-	v.signers(r, n, ring.keys, o.Policy)
+	checked := ring.keys
+	defer func() { v.signers(r, n, checked, o.Policy) }()
 	witnessed := o.Policy != nil && quorum(r, note, o.Policy)
 	switch {
 	case len(ring.keys) > 0:
@@ -466,6 +467,7 @@ func (v *fileVerifier) checkpoint(r *fileReport, note []byte, o *immutable.Verif
 			r.Findings = append(r.Findings, said.refuted)
 		case said.proven != "":
 			r.Basis = append(r.Basis, said.proven)
+			checked = said.keys()
 		case witnessed && said.few: // the key says which log it is, and the witnesses that it has one history
 			r.Notes = append(r.Notes, said.open)
 		default:

@@ -58,6 +58,17 @@ type opinion struct {
 	few                   bool // a key that was given has signed, and the others of its epoch are not known
 }
 
+// keys are all that it stands on: the log key, and those of each epoch that is known.
+func (o *opinion) keys() (keys []proof.Key) {
+	for _, e := range o.chain.Epochs() {
+		keys = append(keys, e.Keys...)
+	}
+	if key, ok := o.chain.LogKey(); ok && !slices.ContainsFunc(keys, func(k proof.Key) bool { return k.String() == key.String() }) {
+		keys = append(keys, key)
+	}
+	return keys
+}
+
 func unsure(format string, args ...any) opinion { return opinion{open: fmt.Sprintf(format, args...)} }
 
 func contradicts(format string, args ...any) opinion {
@@ -235,6 +246,7 @@ func (k *keyring) open(o *opinion, s start, note []byte, n *proof.Note, c *proof
 		}
 	case err == nil:
 		o.proven = "the keys given: the log key and those of one epoch signed it"
+		o.notes = append(o.notes, "if the keys given are not those that the log began with, only its chain of keys shows which sizes they may sign: give it with --epochs, from the first ones")
 	case !found:
 		o.open = "it belongs to an epoch before that of the keys given: give those that `immutable key show` prints"
 	case !errors.As(err, &stripped):
@@ -271,17 +283,9 @@ func partly(s start, e proof.Epoch, n *proof.Note, led bool) bool {
 
 // unexplained takes back what is proven where a key was given that is none of those it stands on.
 func (k *keyring) unexplained(o *opinion) {
-	known := []string{}
-	for _, e := range o.chain.Epochs() {
-		for _, key := range e.Keys {
-			known = append(known, key.String())
-		}
-	}
-	if key, ok := o.chain.LogKey(); ok {
-		known = append(known, key.String())
-	}
+	known := o.keys()
 	for _, key := range k.keys {
-		if !slices.Contains(known, key.String()) {
+		if !slices.ContainsFunc(known, func(other proof.Key) bool { return other.String() == key.String() }) {
 			o.proven, o.open = "", fmt.Sprintf("the key %s is given, and nothing shows that it is the log's: give the chain of keys with --epochs, or leave it out", keyName(key))
 			return
 		}

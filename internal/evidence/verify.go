@@ -373,7 +373,8 @@ func (v *verifier) accounted(where string, note []byte) {
 	}
 }
 
-// cosigned adds a mark for each witness that a policy names and that signed the note.
+// cosigned adds a mark for each witness that a policy names and that signed the note. A time is trusted where the quorum of the reader's
+// policy stands behind it: one witness that lies about it, and that the quorum can do without, moves nothing.
 func (v *verifier) cosigned(note []byte, c proof.Checkpoint) {
 	n, err := proof.ParseNote(note)
 	if err != nil {
@@ -383,6 +384,10 @@ func (v *verifier) cosigned(note []byte, c proof.Checkpoint) {
 	for _, p := range []*proof.Policy{v.o.Policy, v.own} {
 		if p == nil {
 			continue
+		}
+		var by time.Time
+		if p == v.o.Policy {
+			by = p.Check(note).By
 		}
 		for _, w := range p.Witnesses() {
 			if done[w.Key.String()] {
@@ -395,7 +400,7 @@ func (v *verifier) cosigned(note []byte, c proof.Checkpoint) {
 				continue
 			}
 			for _, s := range signers {
-				v.rep.Times = append(v.rep.Times, TimeMark{"cosignature", c.Size, s.Time, time.Second, w.Name, p == v.o.Policy, true})
+				v.rep.Times = append(v.rep.Times, TimeMark{"cosignature", c.Size, s.Time, time.Second, w.Name, !by.IsZero() && s.Time.Equal(by), true})
 			}
 		}
 	}

@@ -412,6 +412,27 @@ func TestPolicyFromElsewhereIsDemanded(t *testing.T) {
 	}
 }
 
+// One witness of two that are needed states a time long ago: only the quorum's word is trusted, so the log's clock is not blamed.
+func TestLyingWitnessMovesNoTime(t *testing.T) {
+	l := sampleLog()
+	b := l.Bundle(whole(0, 30), Indexes(0, 30), witnessB)
+	liar, err := witnessA.SignatureLine(l.Checkpoint(30).Text(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Checkpoint = append(b.Checkpoint, liar...)
+	r := verify(t, b, evidence.Options{Policy: policyOf(t, l, 2)})
+	hasVerdict(t, r, evidence.Proven)
+	for _, m := range r.Times {
+		if want := m.Time.Equal(Cosigned); m.Trusted != want {
+			t.Errorf("%s at %s: trusted %t, want %t", m.Name, m.Time, m.Trusted, want)
+		}
+	}
+	if len(r.Times) != 2 || slices.ContainsFunc(r.Notes, func(s string) bool { return strings.Contains(s, "clock") }) {
+		t.Errorf("times %+v, notes %q", r.Times, r.Notes)
+	}
+}
+
 // The key of a log with one key is a basis, and whoever relies on it is told what it is worth.
 func TestLogKeyOfAOneKeyLogIsSaidToBeWeak(t *testing.T) {
 	l := New("example.com/one")

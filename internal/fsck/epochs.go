@@ -417,8 +417,10 @@ func (j *joiner) finishEpochs() {
 	for _, s := range e.seals {
 		j.checkSealKey(s, true)
 	}
+	// The log key proves nothing alone; with a key of an epoch beside it, there is nothing to say of it.
+	alone := !slices.ContainsFunc(e.pins, func(p *pin) bool { return p.covers })
 	for _, p := range e.pins {
-		j.finishPin(p, whole)
+		j.finishPin(p, whole, alone)
 	}
 	signed := e.signed
 	if e.cur == nil || signed <= e.cur.after {
@@ -427,12 +429,13 @@ func (j *joiner) finishEpochs() {
 	c.chainFile.finish(whole, signed)
 }
 
-func (j *joiner) finishPin(p *pin, whole bool) {
+func (j *joiner) finishPin(p *pin, whole, alone bool) {
 	c := j.c
 	f := Finding{File: identity.LogName, Offset: -1, Index: -1}
 	switch {
 	case p.covers:
 		c.basis(Basis{Kind: "key", Detail: p.key.String(), Size: p.size})
+	case p.key.String() == c.log.String() && !alone:
 	case p.key.String() == c.log.String():
 		f.What, f.Got = "the pinned key is the log key, which alone proves nothing: whoever has it can sign any history", p.key.String()
 		f.Hint = "pin a key of an epoch; `immutable key show` prints them"
