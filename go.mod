@@ -12,4 +12,7 @@ require (
 	golang.org/x/sys v0.49.0
 )
 
-require golang.org/x/tools v0.51.0 // indirect
+require (
+	go.yaml.in/yaml/v3 v3.0.5
+	golang.org/x/tools v0.51.0 // indirect
+)
