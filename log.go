@@ -372,3 +372,12 @@ func (id ID) String() string { return string(id[:]) }
 
 // MarshalText gives the usual form.
 func (id ID) MarshalText() ([]byte, error) { return id[:], nil }
+
+// UnmarshalText reads the usual form. It looks at the length only: what an id means is checked with its entry.
+func (id *ID) UnmarshalText(text []byte) error {
+	if len(text) != len(id) {
+		return fmt.Errorf("an id has %d characters, this one %d", len(id), len(text))
+	}
+	copy(id[:], text)
+	return nil
+}

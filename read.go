@@ -103,6 +103,20 @@ func (l *Log) readableEnd(s *selection, n int) error {
 // clampNano is t in Unix nanoseconds; times outside their range become its ends.
 func clampNano(t time.Time) int64 { return query.Nano(t) }
 
+// ParseEntry decodes the exact line of an entry that came from elsewhere, such as a server, and computes its leaf hash. It
+// proves nothing: that takes an inclusion proof of the leaf hash under a checkpoint.
+func ParseEntry(index uint64, line []byte) (Entry, error) {
+	e, err := newEntry(index, line, proof.LeafHash(line))
+	if err != nil {
+		return Entry{}, err
+	}
+	var d entry.Line
+	if err := entry.Decode(line, &d); err != nil || d.Index32 != uint32(index) {
+		return Entry{}, fmt.Errorf("entry %d: its id is that of entry %d (modulo 2^32)", index, d.Index32)
+	}
+	return *e, nil
+}
+
 // newEntry decodes a proven line. The entry owns its memory.
 func newEntry(index uint64, line []byte, leaf Hash) (*Entry, error) {
 	own := slices.Clone(line)
