@@ -12,6 +12,7 @@ import (
 	"slices"
 	"sort"
 	"sync"
+	"sync/atomic"
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
 	"github.com/tree-of-life-system/immutable/internal/index"
@@ -67,6 +68,9 @@ type segmentFile struct {
 	searchMu sync.Mutex
 	search   *index.Search
 	noSearch error // why it has none that can be used
+
+	kept atomic.Bool // it is among Log.opened; changed with that one's lock held
+	used atomic.Bool // since opened last looked
 }
 
 // acquire keeps the file open until release. It returns nil for a segment whose file was closed: look the segment up
@@ -363,14 +367,12 @@ func (p *groupPlace) read(dst []byte) ([]byte, error) {
 	return dst[:kept], nil
 }
 
-// openArchives is how many archives a log keeps open.
-const openArchives = 16
-
 // openArchive opens a sealed segment, or returns it if it is open.
 func (l *Log) openArchive(s *segmentFile) (*segment.Archive, error) {
 	s.archiveMu.Lock()
 	defer s.archiveMu.Unlock()
 	if s.archive != nil {
+		l.opened.keep(s)
 		return s.archive, nil
 	}
 	name := archiveDir + "/" + segment.ArchiveName(s.first)
@@ -385,23 +387,8 @@ func (l *Log) openArchive(s *segmentFile) (*segment.Archive, error) {
 		return nil, &CorruptError{File: name, What: "the archive holds other entries than its place in the log asks for", Got: fmt.Sprintf("%d to %d", a.First(), a.End()), Want: fmt.Sprintf("%d to %d", s.first, end)}
 	}
 	s.archive = a
-	l.keepOpen(s)
+	l.opened.keep(s)
 	return a, nil
-}
-
-// keepOpen remembers s among the archives whose tables are in memory and lets go of the one opened longest ago.
-func (l *Log) keepOpen(s *segmentFile) {
-	l.archivesMu.Lock()
-	l.archives = append(l.archives, s)
-	var old *segmentFile
-	if len(l.archives) > openArchives {
-		old, l.archives = l.archives[0], l.archives[1:]
-	}
-	l.archivesMu.Unlock()
-	if old != nil && old.archiveMu.TryLock() { // somebody who reads it at this moment keeps it
-		old.archive, old.index = nil, nil
-		old.archiveMu.Unlock()
-	}
 }
 
 // readArchive opens an archive whose file handle lives as long as reads need it: each read opens the file anew, so

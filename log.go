@@ -106,9 +106,7 @@ type Log struct {
 	epochBegan time.Time // the newest epoch in the file epochs; a writer's publisher knows better
 	epochFrom  uint64    // the index after its entry
 
-	archivesMu sync.Mutex
-	archives   []*segmentFile // whose archive is open, longest first
-	searches   []*segmentFile // whose search index is open, likewise
+	opened opened // of segments
 
 	refreshMu sync.Mutex // read-only: one follower of the files at a time
 }
@@ -314,6 +312,7 @@ func (l *Log) Close() error {
 
 // release gives back files and locks.
 func (l *Log) release() error {
+	l.opened.close()
 	errs := []error{l.finishWitnessing()}
 	l.refreshMu.Lock() // read-only: a refresh under way has ended
 	defer l.refreshMu.Unlock()

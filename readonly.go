@@ -253,11 +253,13 @@ func (l *Log) followRotation() error {
 	if err := l.learnTree(fresh.store); err != nil {
 		return errors.Join(err, fresh.release())
 	}
+	fresh.opened.forget()
 	l.mu.Lock()
 	old := l.segments
 	l.segments, l.open, l.view, l.damage = fresh.segments, fresh.open, nil, fresh.damage
 	l.advance(fresh.edge)
 	l.mu.Unlock()
+	l.opened.forget()
 	for _, s := range old {
 		s.close()
 	}

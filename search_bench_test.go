@@ -22,7 +22,10 @@ import (
 	"github.com/tree-of-life-system/immutable/internal/index/indextest"
 )
 
-var searchLines = flag.Int("search.lines", 200_000, "lines of the corpus that BenchmarkSearch searches; its aims are for 2000000")
+var (
+	searchLines = flag.Int("search.lines", 200_000, "lines of the corpus that BenchmarkSearch searches; its aims are for 2000000")
+	searchDir   = flag.String("search.dir", "", "where the corpus's log is kept for the next run with as many lines; empty: nowhere")
+)
 
 // A searchBench is a log of the reference corpus.
 type searchBench struct {
@@ -35,45 +38,66 @@ type searchBench struct {
 	id    string
 }
 
-// newSearchBench appends the corpus. The clock is the corpus's.
+// newSearchBench opens a log of the corpus; if there is none, it appends the corpus. The clock is the corpus's.
 func newSearchBench(b *testing.B, lines int) *searchBench {
 	b.Helper()
-	dir := b.TempDir()
+	dir := *searchDir
+	if dir == "" {
+		dir = b.TempDir()
+	}
 	s := &searchBench{dir: filepath.Join(dir, "log"), raw: filepath.Join(dir, "raw"), lines: lines}
 	var clock atomic.Int64
 	cfg := &Config{StateDir: filepath.Join(dir, "state"), Origin: "example.com/bench", now: func() time.Time { return time.Unix(0, clock.Load()) }}
-	l, err := Open(s.dir, cfg)
+	_, err := os.Stat(s.raw)
+	old := err == nil
+	if old {
+		clock.Store(time.Now().UnixNano()) // after every entry
+	}
+	s.l, err = Open(s.dir, cfg)
 	must(b, err)
-	s.l = l
-	c := indextest.New(lines, 1)
+	switch {
+	case !old:
+		s.fill(b, &clock)
+		s.dump(b)
+	case s.l.Size() < uint64(lines) || s.l.Size() > uint64(lines+lines/100): // with some of the log's own
+		b.Fatalf("the log in %s has %d entries, not %d", dir, s.l.Size(), lines)
+	}
+	s.look(b)
+	return s
+}
+
+// fill appends the corpus, and says what that took.
+func (s *searchBench) fill(b *testing.B, clock *atomic.Int64) {
+	b.Helper()
+	c := indextest.New(s.lines, 1)
 	began, cpu := time.Now(), cpuTime(b)
 	const batch = 256
 	events := make([]Event, batch)
-	for i := 0; i < lines; i += batch {
+	for i := 0; i < s.lines; i += batch {
 		for j := range events {
-			t := c.Next(&events[j])
-			if j == 0 {
+			if t := c.Next(&events[j]); j == 0 {
 				clock.Store(t)
 			}
-			switch at := i + j; {
-			case at == lines/2:
-				s.from = time.Unix(0, t)
-			case at == lines/2+lines/100:
-				s.to = time.Unix(0, t)
-			}
 		}
-		rs, err := l.Append(context.Background(), events[:min(batch, lines-i)]...)
+		_, err := s.l.Append(context.Background(), events[:min(batch, s.lines-i)]...)
 		must(b, err)
-		if i <= lines/3 {
-			s.id = fmt.Sprint(rs[0].ID)
-		}
 	}
-	must(b, l.sealer.wait(context.Background()))
+	must(b, s.l.sealer.wait(context.Background()))
 	took := time.Since(began)
-	b.Logf("%d lines appended and sealed in %s, one caller, %.1f µs of processor time a line", lines, took.Round(time.Millisecond), float64((cpuTime(b)-cpu).Microseconds())/float64(lines))
-	must(b, l.Rotate(context.Background()))
-	s.dump(b)
-	return s
+	b.Logf("%d lines made, appended and sealed in %s, one caller, %.1f µs of processor time a line", s.lines, took.Round(time.Millisecond), float64((cpuTime(b)-cpu).Microseconds())/float64(s.lines))
+	must(b, s.l.Rotate(context.Background()))
+}
+
+// look finds what some rows ask for.
+func (s *searchBench) look(b *testing.B) {
+	b.Helper()
+	at := func(i int) Entry {
+		e, err := s.l.Entry(context.Background(), uint64(i))
+		must(b, err)
+		return e
+	}
+	s.id = at(s.lines / 3).ID.String()
+	s.from, s.to = at(s.lines/2).Timestamp, at(s.lines/2+s.lines/100).Timestamp
 }
 
 // dump writes the raw file, and says what the disk holds.
@@ -117,15 +141,7 @@ func (s *searchBench) dump(b *testing.B) {
 // cold makes the next query read everything from the disk, as far as the kernel lets go of it.
 func (s *searchBench) cold(b *testing.B) {
 	b.Helper()
-	s.l.mu.RLock()
-	segments := append([]*segmentFile(nil), s.l.segments...)
-	s.l.mu.RUnlock()
-	for _, seg := range segments {
-		seg.forgetIndexes()
-		seg.archiveMu.Lock()
-		seg.archive = nil
-		seg.archiveMu.Unlock()
-	}
+	s.l.opened.forget()
 	must(b, filepath.WalkDir(s.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err

@@ -11,10 +11,6 @@ import (
 	"github.com/tree-of-life-system/immutable/internal/vfs"
 )
 
-// openSearches bounds how many search indexes a log keeps open. Each takes some hundred KiB: the digests of its pages and, once
-// it is needed, its dictionary.
-const openSearches = 128
-
 var errNoSearch = errors.New("it was sealed without a search index")
 
 // searchIndex returns the search index of the sealed segment that holds group k, opened and held against its seal; nil where
@@ -33,11 +29,12 @@ func (l *Log) searchIndex(k uint64) *index.Search {
 	s.searchMu.Lock()
 	defer s.searchMu.Unlock()
 	if s.search == nil && s.noSearch == nil {
-		if s.search, s.noSearch = l.openSearch(s.first, end); s.search != nil {
-			l.keepSearch(s)
-		} else if !errors.Is(s.noSearch, errNoSearch) {
+		if s.search, s.noSearch = l.openSearch(s.first, end); s.search == nil && !errors.Is(s.noSearch, errNoSearch) {
 			l.logger.Warn("search index not used; searches read the entries, more slowly. `immutable rebuild` makes it again", "first", s.first, "error", s.noSearch)
 		}
+	}
+	if s.search != nil {
+		l.opened.keep(s)
 	}
 	return s.search
 }
@@ -113,21 +110,6 @@ func (l *Log) readSeal(first uint64) (index.Seal, error) {
 		return index.Seal{}, fmt.Errorf("the seal is of %s from %d on", seal.Origin, seal.First)
 	}
 	return seal, nil
-}
-
-// keepSearch remembers s among the segments whose search index is open and lets go of the one opened longest ago.
-func (l *Log) keepSearch(s *segmentFile) {
-	l.archivesMu.Lock()
-	l.searches = append(l.searches, s)
-	var old *segmentFile
-	if len(l.searches) > openSearches {
-		old, l.searches = l.searches[0], l.searches[1:]
-	}
-	l.archivesMu.Unlock()
-	if old != nil && old.searchMu.TryLock() { // somebody who opens it at this moment keeps it
-		old.search = nil
-		old.searchMu.Unlock()
-	}
 }
 
 // forgetIndexes makes the next reader open a segment's indexes anew.

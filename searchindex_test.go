@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/tree-of-life-system/immutable/internal/index"
 	"github.com/tree-of-life-system/immutable/internal/segment"
@@ -168,20 +172,72 @@ func TestUnreadableSearchIndexIsNoError(t *testing.T) {
 	}
 }
 
-// TestSearchIndexesAreLetGo opens more search indexes than are kept.
-func TestSearchIndexesAreLetGo(t *testing.T) {
-	l, _ := sealedLog(t)
-	withoutIndexes(t, l, nil)
-	for i := range openSearches + 10 {
-		s := l.segments[i%2]
-		s.searchMu.Lock()
-		s.search = nil
-		s.searchMu.Unlock()
-		if l.searchIndex(s.first/256) == nil {
-			t.Fatal(s.noSearch)
+// TestSegmentsAreLetGo opens more segments than are kept, and waits until none is.
+func TestSegmentsAreLetGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, _ := sealedLog(t)
+		withoutIndexes(t, l, nil)
+		for i := range openSegments + 10 {
+			s := &segmentFile{search: l.segments[i%2].search}
+			l.opened.keep(s)
+			if n, _ := kept(l); n > openSegments || !s.kept.Load() {
+				t.Fatalf("%d segments are kept, the newest: %t", n, s.kept.Load())
+			}
 		}
-		if len(l.searches) > openSearches {
-			t.Fatalf("%d search indexes are kept open", len(l.searches))
+		time.Sleep(idleSegments + 1)
+		withoutIndexes(t, l, nil)
+		time.Sleep(idleSegments)
+		if n, open := kept(l); n != 2 || open != 4 {
+			t.Fatalf("%d segments are kept beside reads of two, %d files of theirs", n, open)
+		}
+		time.Sleep(2 * idleSegments)
+		if n, open := kept(l); n > 0 || open > 0 {
+			t.Fatalf("%d segments are kept without reads, %d files", n, open)
+		}
+		withoutIndexes(t, l, nil)
+	})
+}
+
+// kept says how many segments are among those of which something is kept, and how many archives and search indexes are open.
+func kept(l *Log) (segments, open int) {
+	for _, s := range l.segments {
+		s.archiveMu.Lock()
+		s.searchMu.Lock()
+		if s.archive != nil {
+			open++
+		}
+		if s.search != nil {
+			open++
+		}
+		s.searchMu.Unlock()
+		s.archiveMu.Unlock()
+	}
+	l.opened.mu.Lock()
+	defer l.opened.mu.Unlock()
+	return len(l.opened.list), open
+}
+
+// TestSegmentsAreLetGoWhileTheyAreRead by several goroutines, with the race detector.
+func TestSegmentsAreLetGoWhileTheyAreRead(t *testing.T) {
+	l, _ := sealedLog(t)
+	want, _ := withoutIndexes(t, l, nil)
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for range rounds(3, 100) {
+				withoutIndexes(t, l, want)
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { readers.Wait(); close(done) }()
+	for {
+		select {
+		case <-done:
+			return
+		default:
+			l.opened.release()
+			runtime.Gosched()
 		}
 	}
 }
