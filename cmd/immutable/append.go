@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +38,8 @@ number. Exit code: 0 all are in the log · 1 some were rejected · 2 it stopped 
   --on-error skip|stop   what a rejected record does (default skip)
   --receipts FILE        keep the receipts in this book, to hold the log to them later: ` + "`immutable verify DIR --receipts FILE`" + `
   --producer KEYFILE     sign and number each entry as this source: see ` + "`immutable producer -h`" + `
+  --each                 with --json: a line for each record in place of {"first","last"}, its receipt {"line":N,"index":…,"id":…,
+                         "hash":…,"leaf":…,"timestamp":…} or {"line":N,"error":…}
   --batch N              at most N entries in one commit (default 8192)` + dirFlags + writeFlags + commonFlags
 
 func setupAppend(c *call) func() error {
@@ -51,6 +54,7 @@ func setupAppend(c *call) func() error {
 	c.set.IntVar(&a.batch, "batch", 8192, "")
 	c.set.StringVar(&a.keyFile, "producer", "", "")
 	c.set.StringVar(&a.bookFile, "receipts", "", "")
+	c.set.BoolVar(&a.each, "each", false, "")
 	return func() error {
 		var err error
 		if a.o.Format, err = intake.ParseFormat(*format); err != nil {
@@ -65,6 +69,9 @@ func setupAppend(c *call) func() error {
 			return c.usagef("--on-error is skip or stop, not %s", quote(*onError))
 		}
 		a.stop = *onError == "stop"
+		if a.each && !c.json {
+			return c.usagef("--each is for --json")
+		}
 		if a.batch < 1 || a.batch > immutable.MaxBatchEntries {
 			return c.usagef("--batch is 1 to %d", immutable.MaxBatchEntries)
 		}
@@ -78,6 +85,7 @@ type appender struct {
 	o     intake.Options
 	batch int
 	stop  bool
+	each  bool // a line of JSON for each record
 
 	keyFile  string
 	producer *immutable.Producer // nil without --producer
@@ -253,6 +261,19 @@ func (a *appender) reject(label string, number uint64, err error) error {
 	a.bar.clear()
 	a.c.errs.printf("%s: %s %d: %s\n", label, a.unit(), number, err)
 	_ = a.c.errs.flush() // counted all the same
+	if a.each {
+		line, merr := json.Marshal(struct {
+			Line  uint64 `json:"line"`
+			Error string `json:"error"`
+		}{number, err.Error()})
+		if merr != nil {
+			return merr
+		}
+		a.c.out.bytes(append(line, '\n'))
+		if err := a.c.out.flush(); err != nil {
+			return fmt.Errorf("write the rejection: %w", err)
+		}
+	}
 	if a.stop {
 		return errRejected
 	}
@@ -287,7 +308,7 @@ func (a *appender) append(label string, from, to int) error {
 	}
 	rs, err := a.send(context.WithoutCancel(a.c.ctx), a.events[from:to])
 	if err == nil {
-		return a.acknowledge(rs)
+		return a.acknowledge(rs, a.numbers[from:to])
 	}
 	var conflict *immutable.KeyConflictError
 	bad := from
@@ -323,7 +344,7 @@ func (a *appender) send(ctx context.Context, events []immutable.Event) ([]immuta
 }
 
 // acknowledge reports what is durable, after the book of receipts has it.
-func (a *appender) acknowledge(rs []immutable.Receipt) error {
+func (a *appender) acknowledge(rs []immutable.Receipt, numbers []uint64) error {
 	if a.book != nil {
 		if err := a.book.Append(rs...); err != nil {
 			a.accepted += uint64(len(rs))
@@ -340,7 +361,11 @@ func (a *appender) acknowledge(rs []immutable.Receipt) error {
 		} else {
 			a.accepted += uint64(j - i)
 		}
-		if a.c.json {
+		if a.each {
+			if err := a.receipts(rs[i:j], numbers[i:j]); err != nil {
+				return err
+			}
+		} else if a.c.json {
 			ack := fmt.Appendf(nil, `{"first":%d,"last":%d`, rs[i].Index, rs[j-1].Index)
 			if rs[i].Repeated {
 				ack = append(ack, `,"repeated":true`...)
@@ -355,6 +380,21 @@ func (a *appender) acknowledge(rs []immutable.Receipt) error {
 	}
 	if err := a.c.out.flush(); err != nil {
 		return fmt.Errorf("write the acknowledgement: %w", err)
+	}
+	return nil
+}
+
+// receipts prints what --each asks for.
+func (a *appender) receipts(rs []immutable.Receipt, numbers []uint64) error {
+	for i := range rs {
+		line, err := json.Marshal(struct {
+			Line uint64 `json:"line"`
+			immutable.Receipt
+		}{numbers[i], rs[i]})
+		if err != nil {
+			return err
+		}
+		a.c.out.bytes(append(line, '\n'))
 	}
 	return nil
 }
