@@ -1,0 +1,203 @@
+package tenant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/tree-of-life-system/immutable"
+)
+
+// Action is what an entry of the log of the log says was done. Its name and level never change.
+type Action string
+
+// The actions. docs/tenants.md has the table, and a test compares it with actions.
+const (
+	ServiceStart     Action = "service.start"
+	ServiceStop      Action = "service.stop"
+	TenantCreate     Action = "tenant.create"
+	TenantUpdate     Action = "tenant.update"
+	TokenCreate      Action = "token.create"
+	TokenRevoke      Action = "token.revoke"
+	LogCreate        Action = "log.create"
+	LogUpdate        Action = "log.update"
+	LogOpen          Action = "log.open"
+	LogUnavailable   Action = "log.unavailable"
+	LogRotate        Action = "log.rotate"
+	LogSeal          Action = "log.seal"
+	KeysRotate       Action = "keys.rotate"
+	HoldSet          Action = "hold.set"
+	HoldRelease      Action = "hold.release"
+	SegmentRetire    Action = "segment.retire"
+	ConfigChange     Action = "config.change"
+	ReadBegin        Action = "read.begin"
+	ReadEnd          Action = "read.end"
+	AuthRefused      Action = "auth.refused"
+	VerifyStarted    Action = "verify.started"
+	VerifyFinished   Action = "verify.finished"
+	FileChanged      Action = "file.changed"
+	AlertRules       Action = "alert.rules"
+	AlertRaised      Action = "alert.raised"
+	AlertResolved    Action = "alert.resolved"
+	AlertSent        Action = "alert.sent"
+	AlertFailed      Action = "alert.failed"
+	BackupFinished   Action = "backup.finished"
+	IntegrationEvent Action = "integration.event"
+)
+
+// actionInfo is one row of the table of actions.
+type actionInfo struct {
+	action  Action
+	level   immutable.Level
+	message string
+}
+
+var actions = []actionInfo{
+	{ServiceStart, immutable.System, "the service was started"},
+	{ServiceStop, immutable.System, "the service was stopped"},
+	{TenantCreate, immutable.Audit, "a tenant was made"},
+	{TenantUpdate, immutable.Audit, "a tenant's settings were changed"},
+	{TokenCreate, immutable.Security, "a token was made"},
+	{TokenRevoke, immutable.Security, "a token was revoked"},
+	{LogCreate, immutable.Audit, "a log was made"},
+	{LogUpdate, immutable.Audit, "a log's settings were changed"},
+	{LogOpen, immutable.System, "a log was opened"},
+	{LogUnavailable, immutable.Critical, "a log cannot be opened for appending"},
+	{LogRotate, immutable.Audit, "a rotation was asked for"},
+	{LogSeal, immutable.System, "segments were sealed"},
+	{KeysRotate, immutable.Security, "the keys of a log were replaced"},
+	{HoldSet, immutable.Audit, "a legal hold was set"},
+	{HoldRelease, immutable.Audit, "a legal hold was released"},
+	{SegmentRetire, immutable.Audit, "a segment was retired"},
+	{ConfigChange, immutable.Audit, "the configuration was changed"},
+	{ReadBegin, immutable.Audit, "a read began"},
+	{ReadEnd, immutable.Audit, "reads of one kind within one second"},
+	{AuthRefused, immutable.Security, "authentication was refused"},
+	{VerifyStarted, immutable.Audit, "a verification began"},
+	{VerifyFinished, immutable.Audit, "a verification ended"},
+	{FileChanged, immutable.Security, "a file of a log was changed by somebody else"},
+	{AlertRules, immutable.Audit, "the rules for alerts were changed"},
+	{AlertRaised, immutable.Warn, "an alert was raised"},
+	{AlertResolved, immutable.Info, "an alert was resolved"},
+	{AlertSent, immutable.Info, "an alert was delivered"},
+	{AlertFailed, immutable.Error, "an alert could not be delivered"},
+	{BackupFinished, immutable.Audit, "a backup was made"},
+	{IntegrationEvent, immutable.Audit, "an integration was changed"},
+}
+
+// RecordError says that what was asked for could not be recorded in the log of the log, and so was not done: 503.
+type RecordError struct {
+	Tenant string
+	Action Action
+	Err    error
+}
+
+func (e *RecordError) Error() string {
+	return fmt.Sprintf("record %s in the log of the log of tenant %q: %v", e.Action, e.Tenant, e.Err)
+}
+
+func (e *RecordError) Unwrap() error { return e.Err }
+
+// Record writes an entry of the tenant's log of the log: who (by; nil is the service itself) did what. It is durable when
+// Record returns; otherwise the error is a *RecordError.
+func (t *Tenant) Record(ctx context.Context, by *Principal, action Action, f immutable.Fields) error {
+	e, err := event(by, action, f)
+	if err == nil {
+		err = t.record(ctx, e)
+	}
+	if err != nil {
+		return &RecordError{Tenant: t.name, Action: action, Err: err}
+	}
+	return nil
+}
+
+func (t *Tenant) record(ctx context.Context, events ...immutable.Event) error {
+	switch {
+	case t.err != nil:
+		return t.err
+	case t.system.Err() != nil:
+		return t.system.Err()
+	case t.system.Log == nil:
+		return errors.New("it is not open")
+	}
+	_, err := t.system.Log.Append(ctx, events...)
+	return err
+}
+
+// event makes an entry of the log of the log. Who did it is under "by"; f's members stand beside it.
+func event(by *Principal, action Action, f immutable.Fields) (immutable.Event, error) {
+	i := slices.IndexFunc(actions, func(a actionInfo) bool { return a.action == action })
+	if i < 0 {
+		return immutable.Event{}, fmt.Errorf("no action is called %q", action)
+	}
+	if by == nil {
+		by = Local("service")
+	}
+	who := immutable.Fields{"id": by.ID, "role": string(by.Role)}
+	if by.Name != "" {
+		who["name"] = by.Name
+	}
+	if by.Tenant != "" {
+		who["tenant"] = by.Tenant
+	}
+	m := immutable.Fields{"action": string(action), "by": who}
+	for k, v := range f {
+		if _, taken := m[k]; taken {
+			return immutable.Event{}, fmt.Errorf("the field %q of a record is taken", k)
+		}
+		m[k] = v
+	}
+	return immutable.Event{Level: actions[i].level, Message: actions[i].message, Metadata: m}, nil
+}
+
+// recordStart records, in every log of the log, that the service was started, and what it found.
+func (in *Installation) recordStart(ctx context.Context) error {
+	return in.eachTenant(func(t *Tenant) error {
+		start, err := event(nil, ServiceStart, immutable.Fields{"installation": in.id.ID})
+		if err != nil {
+			return err
+		}
+		return t.recordLogs(ctx, start)
+	})
+}
+
+// recordCreation begins a new tenant's log of the log.
+func (t *Tenant) recordCreation(ctx context.Context, by *Principal) error {
+	e, err := event(by, TenantCreate, immutable.Fields{"tenant": t.name, "settings": plain(t.settings.Load())})
+	if err != nil {
+		return err
+	}
+	return t.recordLogs(ctx, e)
+}
+
+// recordLogs records first, and then how each log of the tenant was found: what later entries about rotations continue from.
+func (t *Tenant) recordLogs(ctx context.Context, first immutable.Event) error {
+	events := []immutable.Event{first}
+	for _, l := range t.Logs() {
+		action, f := LogOpen, l.look()
+		if err := l.Err(); err != nil {
+			action = LogUnavailable
+			f["error"] = err.Error()
+		}
+		e, err := event(nil, action, f)
+		if err != nil {
+			return err
+		}
+		events = append(events, e)
+	}
+	if err := t.record(ctx, events...); err != nil {
+		return &RecordError{Tenant: t.name, Action: ServiceStart, Err: err}
+	}
+	return nil
+}
+
+// recordStop records the stop, after what is still owed.
+func (in *Installation) recordStop(ctx context.Context) error {
+	return in.eachTenant(func(t *Tenant) error {
+		if t.system.Err() != nil {
+			return nil // it was reported when it was opened
+		}
+		return errors.Join(t.reads.close(ctx), t.Record(ctx, nil, ServiceStop, immutable.Fields{"installation": in.id.ID}))
+	})
+}
