@@ -1,0 +1,64 @@
+package server
+
+import (
+	"context"
+	"sync"
+)
+
+// budget is something scarce that requests of all tenants share. No tenant holds more than a quarter of it, or one request's
+// worth, so that one cannot take it all from the others.
+type budget struct {
+	total int64
+
+	mu    sync.Mutex // guards what follows
+	left  int64
+	held  map[string]int64 // by tenant; those that hold nothing are not in it
+	freed chan struct{}    // closed when something was given back, then renewed
+}
+
+func newBudget(total int64) *budget {
+	return &budget{total: total, left: total, held: map[string]int64{}, freed: make(chan struct{})}
+}
+
+// try takes n for the tenant, if that is free.
+func (b *budget) try(tenant string, n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	held := b.held[tenant]
+	if n > b.left || held > 0 && held+n > b.total/4 {
+		return false
+	}
+	b.left -= n
+	b.held[tenant] = held + n
+	return true
+}
+
+// take waits until n is free for the tenant, or ctx ends. Whoever holds some of it must not take more: two could wait for
+// each other.
+func (b *budget) take(ctx context.Context, tenant string, n int64) error {
+	for {
+		b.mu.Lock()
+		freed := b.freed
+		b.mu.Unlock()
+		if b.try(tenant, n) {
+			return nil
+		}
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// give returns what was taken.
+func (b *budget) give(tenant string, n int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left += n
+	if b.held[tenant] -= n; b.held[tenant] == 0 {
+		delete(b.held, tenant)
+	}
+	close(b.freed)
+	b.freed = make(chan struct{})
+}

@@ -1,0 +1,51 @@
+package server
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/tree-of-life-system/immutable/internal/tenant"
+)
+
+// handler answers a request that is authorized. An error that it returns becomes a problem, as long as it has not begun to
+// answer.
+type handler func(*request) error
+
+// access says who may pass a route.
+type access int
+
+const (
+	permitted     access = iota // whoever has Permission for the tenant and log of the path
+	anyone                      // any principal
+	public                      // everybody
+	metricsAccess               // as permitted, or everybody when Options.PublicMetrics
+	tilesAccess                 // as permitted, or everybody when the log's settings have PublicTiles
+)
+
+// route is one row of the table. What the API does not have here does not exist: openapi.json and docs/http-api.md are
+// compared with it.
+type route struct {
+	Method     string
+	Pattern    string // of net/http's ServeMux, without method and host; {tenant} and {log} are opened before the handler
+	Access     access
+	Permission tenant.Permission // with permitted, metricsAccess and tilesAccess
+	Query      []string          // the query parameters that it takes; any other is refused
+	Body       bool              // it reads a body
+	Closed     bool              // it works on a log that could not be opened
+	ID         string            // operationId in openapi.json
+	Handle     handler
+}
+
+const (
+	tenantPath = "/api/v1/tenants/{tenant}"
+	logPath    = tenantPath + "/logs/{log}"
+)
+
+// routes is the whole table. Each file has the rows of its handlers.
+func routes() []route {
+	return slices.Concat(
+		metaRoutes(),
+	)
+}
+
+func (r *route) has(wildcard string) bool { return strings.Contains(r.Pattern, wildcard) }
