@@ -53,6 +53,11 @@ type Options struct {
 	// no object is taken for an event of ours.
 	LevelField, MessageField, TimeField string
 
+	// Events reads what a peer sends rather than a file: JSON Lines that are events of ours and nothing else (ParseEvent), not
+	// compressed, whatever the first bytes look like. When reading fails, what came of the last line is dropped: nobody can tell
+	// whether it was all of it.
+	Events bool
+
 	Workers int // goroutines that parse; 0 is 2
 }
 
@@ -208,6 +213,9 @@ func (d *Reader) parse() {
 }
 
 func (d *Reader) read(r io.Reader) error {
+	if d.o.Events {
+		return d.readLines(r, Lines)
+	}
 	in, closer, err := decompress(r)
 	if err != nil {
 		return err

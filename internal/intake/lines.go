@@ -27,7 +27,7 @@ func (d *Reader) readLines(r io.Reader, format Format) error {
 		n, err := r.Read(c.buf[before:cap(c.buf)])
 		c.buf = c.buf[:before+n]
 		if err != nil {
-			if len(c.buf) > 0 {
+			if len(c.buf) > 0 && (!d.o.Events || ended(err) == nil) {
 				if serr := d.send(c); serr != nil {
 					return serr
 				}

@@ -48,7 +48,11 @@ func (p *parser) lines(c *Chunk) {
 			if line = bytes.Trim(line, " \t\r"); len(line) == 0 {
 				continue
 			}
-			p.object(&r, line, false)
+			if p.o.Events {
+				r.Err = ParseEvent(line, &r.Event)
+			} else {
+				p.object(&r, line, false)
+			}
 		}
 		c.Records = append(c.Records, r)
 	}
@@ -81,6 +85,9 @@ const (
 	ownTraceID
 	ownSpanID
 	ownKey
+	ownHostname // this and what follows in strict reading only, see ParseEvent
+	ownPID
+	ownProducer
 	ownNames
 )
 
@@ -162,7 +169,10 @@ func text(raw []byte) string {
 
 // members is what a look at an object's outermost members finds.
 type members struct {
-	foreign  bool // there is a member that no event of ours has, or one twice
+	strict   bool   // only events of ours are wanted
+	foreign  bool   // there is a member that no event of ours has, or one twice
+	twice    bool   // the first of these stands twice; strict only
+	stranger []byte // its name; strict only
 	event    [ownNames][]byte
 	messages [len(messageNames)][]byte
 }
@@ -236,11 +246,23 @@ func (m *members) add(name, value []byte) {
 		own = ownSpanID
 	case "idempotencyKey":
 		own = ownKey
+	case "hostname":
+		own = ownHostname
+	case "pid":
+		own = ownPID
+	case "producer":
+		own = ownProducer
 	}
-	if own < 0 || m.event[own] != nil {
+	switch {
+	case m.strict && !m.foreign && (own < 0 || m.event[own] != nil):
+		m.foreign, m.twice, m.stranger = true, own >= 0, name
+	case own < 0 || own >= ownHostname && !m.strict || m.event[own] != nil:
 		m.foreign = true
-	} else {
+	default:
 		m.event[own] = value
+	}
+	if m.strict {
+		return
 	}
 	if len(name) <= len("eventName") {
 		for i, want := range messageNames {
