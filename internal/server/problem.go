@@ -41,6 +41,7 @@ var kinds = []kind{
 	{"not-found", 404, "not found", "There is no such thing, or these credentials may not know of it. The answer is the same for both."},
 	{"method-not-allowed", 405, "this address does not take the method", "The header Allow lists the methods that it takes."},
 	{"timeout", 408, "the body came too slowly", "The client paused for too long while it sent the body, or took too long for all of it. Send it again, with an Idempotency-Key."},
+	{"slow-reader", 408, "the events were not read in time", "A stream was ended because its client did not take the events as fast as it must. Come back with Last-Event-ID, or with a narrower filter: nothing is missed."},
 	{"exists", 409, "it exists already", "A tenant or log of this name exists. Names are not used twice."},
 	{"conflict", 409, "it cannot be done now", "What was asked does not fit the present state. detail says why."},
 	{"key-conflict", 409, "the idempotency key has another event", "The log has this idempotency key with other content; index is the entry that has it. A new event needs a new key."},

@@ -63,6 +63,13 @@ type Limits struct {
 	QuotaWait time.Duration
 	// Ingests is how many NDJSON bodies are read at once: 256, a quarter of it by one tenant. The next one is told to come back.
 	Ingests int64
+	// Streams is how many streams there are at once, of all tenants: 10,000.
+	Streams int
+	// Heartbeat is how long a stream says nothing: 15 s.
+	Heartbeat time.Duration
+	// Slow is how long a stream's reader may take for some 128 KiB of events before it is sent away: 10 s. One that takes longer
+	// than Patience loses its connection.
+	Slow time.Duration
 }
 
 func (l Limits) withDefaults() Limits {
@@ -83,6 +90,11 @@ func (l Limits) withDefaults() Limits {
 	if l.Ingests == 0 {
 		l.Ingests = 256
 	}
+	if l.Streams == 0 {
+		l.Streams = 10_000
+	}
+	set(&l.Heartbeat, 15*time.Second)
+	set(&l.Slow, 10*time.Second)
 	set(&l.Patience, 30*time.Second)
 	set(&l.Idle, 5*time.Minute)
 	set(&l.BodyTime, 2*time.Minute)
@@ -97,6 +109,7 @@ type Server struct {
 	table   []route
 	bodies  *budget  // bytes of JSON bodies
 	ingests *budget  // NDJSON bodies that are being read
+	streams *streams
 	tiles   sync.Map // *tenant.Log -> http.Handler
 
 	stopping context.Context // ends when Shutdown begins
@@ -118,6 +131,7 @@ func New(o Options) *Server {
 	o.Limits = o.Limits.withDefaults()
 	s := &Server{o: o, mux: http.NewServeMux(), table: routes(), bodies: newBudget(o.Limits.BodyMemory), ingests: newBudget(o.Limits.Ingests)}
 	s.stopping, s.stop = context.WithCancel(context.Background())
+	s.streams = newStreams(s)
 	resources := map[string]resource{}
 	for i := range s.table {
 		rt := &s.table[i]
