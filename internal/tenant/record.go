@@ -112,6 +112,24 @@ func (t *Tenant) Record(ctx context.Context, by *Principal, action Action, f imm
 	return nil
 }
 
+// RecordAll is Record for several entries at once, of the same action, all or nothing.
+func (t *Tenant) RecordAll(ctx context.Context, by *Principal, action Action, fs []immutable.Fields) error {
+	events := make([]immutable.Event, len(fs))
+	var err error
+	for i, f := range fs {
+		if events[i], err = event(by, action, f); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = t.record(ctx, events...)
+	}
+	if err != nil {
+		return &RecordError{Tenant: t.name, Action: action, Err: err}
+	}
+	return nil
+}
+
 func (t *Tenant) record(ctx context.Context, events ...immutable.Event) error {
 	switch {
 	case t.err != nil:
