@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/tree-of-life-system/immutable"
+	"github.com/tree-of-life-system/immutable/internal/export"
 	"github.com/tree-of-life-system/immutable/proof"
 )
 
@@ -13,6 +14,8 @@ const exportUsage = `immutable export [tiles OUT]
 Prints the whole log, or a part of it, proven while it is read:
 
   jsonl       each entry's line exactly as it was hashed
+  marked      {"immutable":{"origin","index","leaf"},"entry":…}, one a line, for other systems: ` + "`immutable verify --from`" + ` compares
+              their copy with the log later
   blockchain  the earlier system's blockchain.json: an array of {"index","timestamp","data","hash","previousHash"}, data = the entry's
               line, with this log's chain hashes
   log         the earlier system's immutable.log: {"id","timestamp","level","message","metadata","hostname","pid"}, one a line
@@ -28,7 +31,7 @@ Beside the tiles lies the file epochs, once the log has changed its keys: what l
   immutable export --format blockchain > blockchain.json
   immutable export --from 1000 --limit 1000
 
-  --format FORMAT        jsonl, blockchain, log or index (default jsonl)
+  --format FORMAT        jsonl, marked, blockchain, log or index (default jsonl)
   --from INDEX           from this entry on
   --limit N              at most so many` + dirFlags + commonFlags
 
@@ -52,9 +55,9 @@ func setupExport(c *call) func() error {
 			return c.usagef("--limit is at least 1")
 		}
 		x := &exporter{c: c}
-		write, ok := map[string]func(*immutable.Entry) ([]byte, error){"jsonl": jsonLine, "blockchain": x.block, "log": sketchLine, "index": x.indexed}[*format]
+		write, ok := map[string]func(*immutable.Entry) ([]byte, error){"jsonl": jsonLine, "marked": x.marked, "blockchain": x.block, "log": sketchLine, "index": x.indexed}[*format]
 		if !ok {
-			return c.usagef("--format is jsonl, blockchain, log or index, not %s", quote(*format))
+			return c.usagef("--format is jsonl, marked, blockchain, log or index, not %s", quote(*format))
 		}
 		x.array = *format == "blockchain" || *format == "index"
 		return c.withLog(func(l *immutable.Log) error {
@@ -109,6 +112,10 @@ func (x *exporter) run(q *immutable.Query, write func(*immutable.Entry) ([]byte,
 
 func jsonLine(e *immutable.Entry) ([]byte, error) {
 	return append(append(make([]byte, 0, len(e.Line)+1), e.Line...), '\n'), nil
+}
+
+func (x *exporter) marked(e *immutable.Entry) ([]byte, error) {
+	return export.AppendLine(nil, x.l.Origin(), e), nil
 }
 
 // block continues the chain from the entry before, which the log has proven.

@@ -25,7 +25,12 @@ const fileUsage = `
   immutable verify all.jsonl --checkpoint monday.txt                        an export (` + "`immutable export`" + `)
   immutable verify /srv/www/audit --key auditor-keys                        an export (` + "`immutable export tiles`" + `)
   immutable verify --page --out verifier.html        the page that verifies bundles, without one
+  immutable verify DIR --from siem.jsonl             a copy in another system (` + "`immutable export --format marked`" + `): what was changed there,
+                                                     and what is missing
 
+  --from FILE            JSON objects, one a line, each with the member immutable that says which entry it is; - is standard input
+  --query QUERY          of --from: the copy was supposed to take only these entries
+  --all                  of --from: the copy was supposed to take all of the log, not only what is between its first and last event
   --entry-file FILE      the entry that a .tlog-proof is of, as ` + "`immutable prove --entry-out`" + ` writes it
   --one-key-log          the one key given is the log's only key: on its own word, a log key alone proves nothing
   --receipts FILE        a book of receipts (` + "`immutable append --receipts`" + `): the log must hold all it promised; may be repeated
@@ -38,6 +43,9 @@ type fileVerifier struct {
 	entry string
 	page  bool
 	out   string
+	from  string // a copy to compare with the log
+	query string // what the copy was supposed to take
+	all   bool   // the copy is supposed to have all of the log
 	books list
 	// oneKey says that the log has one key, which then is enough.
 	oneKey bool
@@ -54,6 +62,9 @@ func fileFlags(c *call) *fileVerifier {
 	c.set.StringVar(&v.entry, "entry-file", "", "")
 	c.set.BoolVar(&v.page, "page", false, "")
 	c.set.StringVar(&v.out, "out", "", "")
+	c.set.StringVar(&v.from, "from", "", "")
+	c.set.StringVar(&v.query, "query", "", "")
+	c.set.BoolVar(&v.all, "all", false, "")
 	c.set.Var(&v.books, "receipts", "")
 	c.set.BoolVar(&v.oneKey, "one-key-log", false, "")
 	c.set.BoolVar(&v.covered, "require-covered", false, "")
@@ -69,6 +80,7 @@ const (
 	kindProof        = ".tlog-proof"
 	kindExport       = "export"
 	kindTiles        = "export as tiles"
+	kindCopy         = "log to compare a copy with"
 )
 
 // flagsOf are the flags that each kind looks at, beside json, quiet, alert and require-covered. Any other is refused: who gave
@@ -84,12 +96,16 @@ var flagsOf = map[string][]string{
 	kindProof:        {"key", "checkpoint", "epochs", "policy", "require", "entry-file", "one-key-log"},
 	kindExport:       {"key", "checkpoint", "epochs", "policy", "require", "one-key-log"},
 	kindTiles:        {"key", "checkpoint", "epochs", "policy", "require", "one-key-log"},
+	kindCopy:         {"dir", "state-dir", "from", "query", "all"},
 }
 
 // kind says what the arguments ask for. A file is known by how it begins; it is a log where it cannot be told.
 func (v *fileVerifier) kind() (string, error) {
 	if v.page {
 		return kindPage, nil
+	}
+	if v.from != "" {
+		return kindCopy, nil
 	}
 	if len(v.c.args) == 0 {
 		return kindLog, nil
@@ -162,6 +178,8 @@ func (v *fileVerifier) run(kind string, o *immutable.VerifyOptions) error {
 	switch kind {
 	case kindPage:
 		return v.writePage()
+	case kindCopy:
+		return v.copied()
 	case kindTiles:
 		return v.tiles(v.c.args[0], o)
 	case kindMisbehaviour:

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tree-of-life-system/immutable"
 	"github.com/tree-of-life-system/immutable/internal/entry"
+	"github.com/tree-of-life-system/immutable/internal/export"
 	"github.com/tree-of-life-system/immutable/internal/identity"
 	"github.com/tree-of-life-system/immutable/internal/segment"
 	"github.com/tree-of-life-system/immutable/internal/witness"
@@ -801,6 +802,44 @@ func askForgedReceipt(t *target, k Knowledge) (Outcome, string, error) {
 	o.Receipts = append(slices.Clone(o.Receipts), immutable.Receipt{Index: 7, Leaf: proof.LeafHash([]byte("never"))})
 	return t.askWith(k, o)
 }
+
+// askCopy compares a copy that somebody changed with the log, which is as it was: what else is known adds nothing.
+func askCopy(change func(lines [][]byte) [][]byte) func(t *target, k Knowledge) (Outcome, string, error) {
+	return func(t *target, k Knowledge) (o Outcome, said string, err error) {
+		l, err := immutable.Open(t.dir, &immutable.Config{StateDir: t.host, ReadOnly: true})
+		if err != nil {
+			return "", "", err
+		}
+		defer func() { err = errors.Join(err, l.Close()) }()
+		var lines [][]byte
+		for e, err := range l.Entries(t.ctx, immutable.Query{}) {
+			if err != nil {
+				return "", "", err
+			}
+			lines = append(lines, export.AppendLine(nil, l.Origin(), &e))
+		}
+		if r, err := export.CheckCopy(t.ctx, l, bytes.NewReader(bytes.Join(lines, nil)), export.CopyOptions{All: true}); err != nil || !r.Agrees() {
+			return Unseen, "the copy was refuted before it was changed", err
+		}
+		r, err := export.CheckCopy(t.ctx, l, bytes.NewReader(bytes.Join(change(lines), nil)), export.CopyOptions{})
+		switch {
+		case err != nil:
+			return "", "", err
+		case len(r.Changed) > 0:
+			return Refuted, r.Changed[0].What, nil
+		case len(r.Missing) > 0:
+			return Refuted, fmt.Sprintf("entries %d to %d are missing", r.Missing[0].From, r.Missing[0].To), nil
+		}
+		return Unseen, "", nil
+	}
+}
+
+func editEvent(lines [][]byte) [][]byte {
+	lines[aimed] = bytes.Replace(lines[aimed], []byte(`"message":"`), []byte(`"message":"not `), 1)
+	return lines
+}
+
+func deleteEvents(lines [][]byte) [][]byte { return slices.Delete(lines, aimed, aimed+3) }
 
 // askWitnesses shows the fork to the witnesses, as a log does. Each must refuse it; and of what they have and what they
 // refused, everybody can make a proof that the log signed two histories.
