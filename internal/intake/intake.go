@@ -59,6 +59,7 @@ type Options struct {
 	Events bool
 
 	Workers int // goroutines that parse; 0 is 2
+	Ahead   int // chunks that are read or parsed ahead of the caller; 0 is 8
 }
 
 // Record is one line or JSON value of the input.
@@ -73,7 +74,7 @@ type Record struct {
 const (
 	maxRecord  = 1 << 20   // bytes of one record before its whitespace is removed; an entry takes at most 65,535
 	chunkBytes = 256 << 10 // that are read before they are parsed, or one record
-	chunkQueue = 8         // chunks that are read or parsed ahead of the caller
+	chunkQueue = 8         // chunks that are read or parsed ahead of the caller, if nobody says otherwise
 	sniffBytes = 64 << 10  // of the first line that are looked at for the format
 	maxWindow  = 64 << 20  // zstd window: its decoder's memory
 )
@@ -128,7 +129,10 @@ func NewReader(r io.Reader, o Options) *Reader {
 	if o.Format == "" {
 		o.Format = Auto
 	}
-	d := &Reader{o: o, chunks: make(chan *Chunk, chunkQueue), work: make(chan *Chunk, chunkQueue), quit: make(chan struct{})}
+	if o.Ahead <= 0 {
+		o.Ahead = chunkQueue
+	}
+	d := &Reader{o: o, chunks: make(chan *Chunk, o.Ahead), work: make(chan *Chunk, o.Ahead), quit: make(chan struct{})}
 	d.pool.New = func() any { return &Chunk{pool: &d.pool, buf: make([]byte, 0, chunkBytes)} }
 	for range o.Workers {
 		go d.parse()

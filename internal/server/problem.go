@@ -45,8 +45,8 @@ var kinds = []kind{
 	{"exists", 409, "it exists already", "A tenant or log of this name exists. Names are not used twice."},
 	{"conflict", 409, "it cannot be done now", "What was asked does not fit the present state. detail says why."},
 	{"key-conflict", 409, "the idempotency key has another event", "The log has this idempotency key with other content; index is the entry that has it. A new event needs a new key."},
-	{"too-large", 413, "it is too large", "One entry takes at most 65,535 bytes as JSON (or what the tenant's quota says), one array 65,536 events and 16 MiB, one JSON body 32 MiB. NDJSON may be of any length."},
-	{"expands-too-much", 413, "the body unpacks to too much", "A compressed body may unpack to 256 times its size, and a JSON body to 32 MiB. Send it with less compression, or in parts."},
+	{"too-large", 413, "it is too large", "One entry takes at most 65,535 bytes as JSON (or what the tenant's quota says), one array 65,536 events and 16 MiB, one JSON body 16 MiB. NDJSON may be of any length."},
+	{"expands-too-much", 413, "the body unpacks to too much", "A compressed body may unpack to 256 times its size, and a JSON body to 16 MiB. Send it with less compression, or in parts."},
 	{"unsupported-media-type", 415, "the media type is not taken", "detail says which Content-Type this address takes."},
 	{"unsupported-encoding", 415, "the content encoding is not taken", "Content-Encoding may be gzip or zstd, where the address says so, and one of them only."},
 	{"quota", 429, "the tenant's quota is used up", "detail says which quota. Retry-After, and retryAfter in seconds, say when there is room again, if waiting helps."},
@@ -243,7 +243,7 @@ func knownType(err error) *problem {
 }
 
 // bodyError is the problem with reading a body.
-func bodyError(err error) error {
+func bodyError(err error) *problem {
 	if p, ok := errors.AsType[*problem](err); ok {
 		return p
 	}

@@ -46,9 +46,9 @@ type Options struct {
 
 // Limits bound what a client can make the server hold. Zero values are the defaults.
 type Limits struct {
-	// Body is the most bytes of a JSON body, unpacked: 32 MiB. NDJSON has no limit: it is read line by line.
+	// Body is the most bytes of a JSON body, unpacked: 16 MiB. NDJSON has no limit: it is read line by line.
 	Body int64
-	// BodyMemory is the most bytes of all large JSON bodies that are held at once: 256 MiB, a quarter of it by one tenant. Beyond
+	// BodyMemory is the most bytes of all large JSON bodies and answers that are held at once: 128 MiB, a quarter of it by one tenant. Beyond
 	// it requests wait for Patience.
 	BodyMemory int64
 	// Ratio is how many times its size a compressed body may unpack to, beyond the first 4 MiB: 256.
@@ -79,10 +79,10 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	if l.Body == 0 {
-		l.Body = 32 << 20
+		l.Body = 16 << 20
 	}
 	if l.BodyMemory == 0 {
-		l.BodyMemory = 256 << 20
+		l.BodyMemory = 128 << 20
 	}
 	if l.Ratio == 0 {
 		l.Ratio = 256
@@ -107,8 +107,8 @@ type Server struct {
 	o       Options
 	mux     *http.ServeMux // patterns only: which methods a pattern has is in the resources it leads to
 	table   []route
-	bodies  *budget  // bytes of JSON bodies
-	ingests *budget  // NDJSON bodies that are being read
+	memory  *budget // bytes of large JSON bodies and answers
+	ingests *budget // NDJSON bodies that are being read
 	streams *streams
 	tiles   sync.Map // *tenant.Log -> http.Handler
 
@@ -129,7 +129,7 @@ func New(o Options) *Server {
 		o.Now = time.Now
 	}
 	o.Limits = o.Limits.withDefaults()
-	s := &Server{o: o, mux: http.NewServeMux(), table: routes(), bodies: newBudget(o.Limits.BodyMemory), ingests: newBudget(o.Limits.Ingests)}
+	s := &Server{o: o, mux: http.NewServeMux(), table: routes(), memory: newBudget(o.Limits.BodyMemory), ingests: newBudget(o.Limits.Ingests)}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.streams = newStreams(s)
 	resources := map[string]resource{}
