@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/tree-of-life-system/immutable"
 )
@@ -56,6 +57,12 @@ func (t *Tenant) loadLogs() error {
 		name := strings.TrimSuffix(file, ".json")
 		if CheckName("log", name) != nil || t.logs[name] != nil {
 			continue // a temporary file of a crash
+		}
+		if file == name && name != SystemName { // a directory, which without log.json is nobody's log yet
+			_, err := t.in.fs.Stat(t.path(logsDir, name, "log.json"))
+			if _, err2 := t.in.fs.Stat(t.path(logsDir, name+".json")); err != nil && err2 != nil {
+				continue
+			}
 		}
 		t.logs[name] = t.loadLog(name)
 	}
@@ -258,7 +265,12 @@ func (l *Log) AppendAs(ctx context.Context, p *Principal, events ...immutable.Ev
 	if err := t.meter.admit(t, events); err != nil {
 		return nil, err
 	}
-	return l.Log.Append(ctx, events...)
+	began := time.Now()
+	receipts, err := l.Log.Append(ctx, events...)
+	if err == nil && t.in.o.Appended != nil {
+		t.in.o.Appended(l, time.Since(began))
+	}
+	return receipts, err
 }
 
 // ReadQuery narrows a query to the levels that the principal may read.
@@ -281,4 +293,30 @@ func (l *Log) ReadQuery(p *Principal, q immutable.Query) immutable.Query {
 	}
 	q.Levels = both
 	return q
+}
+
+// RotateAs records that the principal wants the open segment ended, and does it.
+func (l *Log) RotateAs(ctx context.Context, p *Principal) error {
+	if err := l.mayOperate(ctx, p, LogRotate); err != nil {
+		return err
+	}
+	return l.Log.Rotate(ctx)
+}
+
+// RotateKeysAs records that the principal wants new keys, and makes them.
+func (l *Log) RotateKeysAs(ctx context.Context, p *Principal) error {
+	if err := l.mayOperate(ctx, p, KeysRequest); err != nil {
+		return err
+	}
+	return l.Log.RotateKeys(ctx)
+}
+
+func (l *Log) mayOperate(ctx context.Context, p *Principal, action Action) error {
+	if err := p.Allow(PermManageLog, l.tenant.name, l.name); err != nil {
+		return err
+	}
+	if err := l.Err(); err != nil {
+		return err
+	}
+	return l.tenant.Record(ctx, p, action, immutable.Fields{"log": l.name, "size": l.Size()})
 }

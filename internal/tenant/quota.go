@@ -127,7 +127,7 @@ func (m *meter) take(q Quota, now time.Time, n, size int64) *QuotaError {
 		if r.rate == 0 {
 			continue
 		}
-		if r.n/burst > r.rate {
+		if float64(r.n) > float64(r.rate)*burst {
 			return &QuotaError{What: r.what, Limit: r.rate, Got: r.n}
 		}
 		r.b.fill(r.rate, now)
@@ -209,8 +209,8 @@ func (t *Tenant) Usage() Usage {
 	return t.meter.usage
 }
 
-// measureStored reads from the disk how much the tenant's logs take, where its quota limits that. What was appended
-// meanwhile may be counted twice until the next time.
+// measureStored reads from the disk how much the tenant's logs take, where its quota limits that. In between, what is
+// appended is added; what is appended at this moment may be missed until the next time.
 func (t *Tenant) measureStored() {
 	if t.settings.Load().Quota.TotalBytes == 0 {
 		t.meter.mu.Lock()
@@ -229,11 +229,12 @@ func (t *Tenant) measureStored() {
 	t.meter.stored, t.meter.usage.StoredBytes = true, total
 }
 
-// dirSize adds up the files below dir; what vanishes meanwhile counts nothing.
+// dirSize adds up the files below dir, without the space that a log holds in reserve for a full disk. What vanishes
+// meanwhile counts nothing.
 func dirSize(dir string) int64 {
 	var total int64
 	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+		if err != nil || d.IsDir() || d.Name() == "reserve" {
 			return nil
 		}
 		if info, err := d.Info(); err == nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -40,6 +39,8 @@ type reads struct {
 	lost    counts               // of best effort: more than owed holds
 	room    chan struct{}        // closed when a window has ended, then renewed
 	closed  bool
+
+	nextPay time.Time // with best effort, when what is owed is tried again
 
 	paying sync.Mutex     // one records what is owed at a time
 	under  sync.WaitGroup // windows that are being recorded
@@ -96,8 +97,8 @@ func (t *Tenant) BeginRead(ctx context.Context, p *Principal, r Read) (end func(
 		return nil, bad("action", "%d bytes; 1 to %d", len(r.Action), maxReadAction)
 	}
 	rs := &t.reads
-	if err := rs.pay(ctx); err != nil && !t.settings.Load().BestEffortReads {
-		return nil, &RecordError{Tenant: t.name, Action: ReadEnd, Err: err}
+	if err := rs.settle(ctx); err != nil {
+		return nil, err
 	}
 	kind := readKind{p.ID, r.Log, r.Action, shorten(r.Filter)}
 	for {
@@ -255,11 +256,35 @@ func (rs *reads) owe(k readKind, c *counts) {
 	}
 }
 
-// pay records what is owed.
-func (rs *reads) pay(ctx context.Context) error {
-	if rs.debts() == 0 {
+// settle lets a read go on when nothing is owed, or what is owed has been recorded now, or the tenant does not insist.
+func (rs *reads) settle(ctx context.Context) error {
+	rs.mu.Lock()
+	none, later := rs.debts() == 0, rs.nextPay
+	rs.mu.Unlock()
+	if none {
 		return nil
 	}
+	if !rs.t.settings.Load().BestEffortReads {
+		if err := rs.pay(ctx); err != nil {
+			return &RecordError{Tenant: rs.t.name, Action: ReadEnd, Err: err}
+		}
+		return nil
+	}
+	now := rs.t.in.now()
+	if now.Before(later) {
+		return nil
+	}
+	rs.mu.Lock()
+	rs.nextPay = now.Add(readWindow)
+	rs.mu.Unlock()
+	if err := rs.pay(ctx); err != nil {
+		rs.t.in.logger.Warn("reads are not recorded, as the tenant chose", "tenant", rs.t.name, "error", err)
+	}
+	return nil
+}
+
+// pay records what is owed.
+func (rs *reads) pay(ctx context.Context) error {
 	rs.paying.Lock()
 	defer rs.paying.Unlock()
 	rs.mu.Lock()
@@ -289,9 +314,8 @@ func (rs *reads) pay(ctx context.Context) error {
 	return failed
 }
 
+// debts is how many kinds of reads are not recorded. rs.mu is held.
 func (rs *reads) debts() int {
-	rs.mu.Lock()
-	defer rs.mu.Unlock()
 	n := len(rs.owed)
 	if rs.lost.ended+rs.lost.requests > 0 {
 		n++
@@ -317,7 +341,7 @@ func (rs *reads) close(ctx context.Context) error {
 	}
 	rs.under.Wait()
 	if err := rs.pay(ctx); err != nil {
-		return &RecordError{Tenant: rs.t.name, Action: ReadEnd, Err: errors.Join(err, fmt.Errorf("%d kinds of reads are not recorded", rs.debts()))}
+		return &RecordError{Tenant: rs.t.name, Action: ReadEnd, Err: fmt.Errorf("some reads stay unrecorded: %w", err)}
 	}
 	return nil
 }

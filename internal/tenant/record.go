@@ -1,12 +1,16 @@
 package tenant
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/tree-of-life-system/immutable"
+	"github.com/tree-of-life-system/immutable/internal/vfs"
 )
 
 // Action is what an entry of the log of the log says was done. Its name and level never change.
@@ -26,6 +30,7 @@ const (
 	LogUnavailable   Action = "log.unavailable"
 	LogRotate        Action = "log.rotate"
 	LogSeal          Action = "log.seal"
+	KeysRequest      Action = "keys.request"
 	KeysRotate       Action = "keys.rotate"
 	HoldSet          Action = "hold.set"
 	HoldRelease      Action = "hold.release"
@@ -66,6 +71,7 @@ var actions = []actionInfo{
 	{LogUnavailable, immutable.Critical, "a log cannot be opened for appending"},
 	{LogRotate, immutable.Audit, "a rotation was asked for"},
 	{LogSeal, immutable.System, "segments were sealed"},
+	{KeysRequest, immutable.Security, "new keys for a log were asked for"},
 	{KeysRotate, immutable.Security, "the keys of a log were replaced"},
 	{HoldSet, immutable.Audit, "a legal hold was set"},
 	{HoldRelease, immutable.Audit, "a legal hold was released"},
@@ -218,4 +224,33 @@ func (in *Installation) recordStop(ctx context.Context) error {
 		}
 		return errors.Join(t.reads.close(ctx), t.Record(ctx, nil, ServiceStop, immutable.Fields{"installation": in.id.ID}))
 	})
+}
+
+// configName is the configuration of the last start, as far as NoteConfig was told it.
+const configName = "config.json"
+
+// NoteConfig records what is different from the configuration that was noted last: a JSON object without secrets, always
+// spelled the same way.
+func (in *Installation) NoteConfig(ctx context.Context, config json.RawMessage) error {
+	in.changes.Lock()
+	defer in.changes.Unlock()
+	old, err := vfs.ReadFile(in.fs, in.path(configName), maxSettings)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	old = bytes.TrimSpace(old)
+	if bytes.Equal(old, config) {
+		return nil
+	}
+	if len(config) > maxRecorded {
+		return bad("configuration", "%d bytes; at most %d", len(config), maxRecorded)
+	}
+	f := immutable.Fields{"after": config}
+	if len(old) > 0 && json.Valid(old) {
+		f["before"] = json.RawMessage(old)
+	}
+	if err := in.system.Record(ctx, nil, ConfigChange, f); err != nil {
+		return err
+	}
+	return vfs.WriteAtomic(in.fs, in.path(configName+".tmp"), in.path(configName), config, 0o600)
 }

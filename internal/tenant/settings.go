@@ -31,10 +31,12 @@ const (
 	maxValue       = 512 // bytes of a claim's pattern
 	maxScope       = 100 // logs that a token or rule may name
 	maxSettings    = 1 << 20
+	maxRecorded    = 30 << 10 // bytes of settings, two of which fit one entry: before and after a change
 	maxCron        = 100 // bytes
 	maxRotateSize  = 1 << 40
 	minRotateSize  = 64 << 10
 	maxKeepDays    = 36_500
+	minSystemDays  = 365 // of a log of the log whose old segments are deleted
 	maxScrubHours  = 24 * 366
 	defaultOpen    = "0 * * * *"
 	defaultFull    = "30 3 * * *"
@@ -254,6 +256,9 @@ func (s *TenantSettings) check() error {
 			return fmt.Errorf("certificates[%d]: %w", i, err)
 		}
 	}
+	if n := len(plain(s)); n > maxRecorded {
+		return bad("settings", "%d bytes as JSON; at most %d, so that a change can be recorded in one entry", n, maxRecorded)
+	}
 	return nil
 }
 
@@ -370,8 +375,24 @@ func (s *LogSettings) check() error {
 			return bad(field, "%q; it is a cron expression of five fields, or off", cron)
 		}
 	}
+	if s.Name == SystemName {
+		if err := s.checkSystem(); err != nil {
+			return err
+		}
+	}
 	if s.Verify.ScrubHours < 0 || s.Verify.ScrubHours > maxScrubHours {
 		return bad("verify.scrubHours", "%d; 1 to %d", s.Verify.ScrubHours, maxScrubHours)
+	}
+	return nil
+}
+
+// checkSystem keeps the log of the log from being published, or thrown away by whom it watches: auditors want a year.
+func (s *LogSettings) checkSystem() error {
+	if s.PublicTiles {
+		return bad("publicTiles", "the log of the log is not public")
+	}
+	if s.Expired == "delete" && s.KeepDays < minSystemDays {
+		return bad("keepDays", "the log of the log is kept for at least %d days", minSystemDays)
 	}
 	return nil
 }

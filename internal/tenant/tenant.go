@@ -52,6 +52,9 @@ type Options struct {
 	Logger       *slog.Logger     // nil is silent
 	Now          func() time.Time // nil is the clock
 
+	// Appended hears of each append that AppendAs made durable, and how long that took; it must be quick. Nil is nobody.
+	Appended func(l *Log, took time.Duration)
+
 	fs vfs.FS // tests: a disk that fails
 }
 
@@ -87,6 +90,7 @@ type Tenant struct {
 	meter    meter
 	reads    reads
 	system   *Log
+	files    sync.Mutex // one WriteFile at a time
 
 	mu   sync.RWMutex // guards what follows; never held across I/O
 	logs map[string]*Log
@@ -350,6 +354,9 @@ func (in *Installation) openLogs(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("open the logs: %w", context.Cause(ctx))
 	}
+	for _, t := range in.Tenants() {
+		t.measureStored()
+	}
 	if err := in.system.system.Err(); err != nil {
 		return fmt.Errorf("open the installation's log of the log: %w", err)
 	}
@@ -493,7 +500,7 @@ func (in *Installation) mayAdd(name string) error {
 	return nil
 }
 
-// OnLog calls f for every log, those that are there now and those that come.
+// OnLog calls f for every log, those that are there now and those that come. f makes no tenants, logs or tokens itself.
 func (in *Installation) OnLog(f func(*Log)) {
 	in.changes.Lock() // no log is made meanwhile
 	defer in.changes.Unlock()
@@ -566,6 +573,7 @@ func (t *Tenant) Update(ctx context.Context, by *Principal, s TenantSettings) er
 	s = s.clone()
 	t.settings.Store(&s)
 	t.rules.Add(1) // principals that the rules made prove themselves again
+	t.measureStored()
 	return nil
 }
 
@@ -585,8 +593,8 @@ func (t *Tenant) WriteFile(name string, data []byte) error {
 	if len(data) > maxSettings {
 		return fmt.Errorf("write %s: %d bytes; at most %d", name, len(data), maxSettings)
 	}
-	t.in.changes.Lock()
-	defer t.in.changes.Unlock()
+	t.files.Lock()
+	defer t.files.Unlock()
 	return vfs.WriteAtomic(t.in.fs, t.path(name+".tmp"), t.path(name), data, 0o600)
 }
 
