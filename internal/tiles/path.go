@@ -6,6 +6,7 @@ package tiles
 
 import (
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 )
@@ -72,4 +73,29 @@ func count(level int, size uint64) uint64 {
 		return size
 	}
 	return size >> (8 * level)
+}
+
+// Paths are the files of an export of the first size entries, but for the checkpoint and the chain of keys, and how many entries
+// each holds. What lies below a tile comes before it.
+func Paths(size uint64) iter.Seq2[string, int] {
+	return func(yield func(string, int) bool) {
+		for first := uint64(0); first < size; first += width {
+			n := min(width, size-first)
+			if !yield(path(entries, first/width, int(n)), int(n)) || !yield(path(0, first/width, int(n)), 0) {
+				return
+			}
+			// A tile above is full with the last entry below it. Those of the highest level never are.
+			for level, end := 1, first+n; level < maxLevel && end%(1<<(8*(level+1))) == 0; level++ {
+				if !yield(path(level, end>>(8*(level+1))-1, width), 0) {
+					return
+				}
+			}
+		}
+		for level := 1; level <= maxLevel; level++ {
+			hashes := count(level, size)
+			if part := int(hashes % width); part > 0 && !yield(path(level, hashes/width, part), 0) {
+				return
+			}
+		}
+	}
 }

@@ -200,6 +200,44 @@ func TestExportIsWhatTheDefinitionSays(t *testing.T) {
 	}
 }
 
+func TestPathsAreThoseOfAnExport(t *testing.T) {
+	all := newMemory(t, 65_537)
+	for _, n := range sizes {
+		all.size = uint64(n)
+		want := naive(all)
+		held := 0
+		for name, entries := range Paths(uint64(n)) {
+			if _, ok := want[name]; !ok {
+				t.Errorf("size %d: %s is not in an export, or twice", n, name)
+			}
+			delete(want, name)
+			held += entries
+		}
+		delete(want, CheckpointPath)
+		if len(want) > 0 || held != n {
+			t.Errorf("size %d: %d entries, lacks %v", n, held, slices.Collect(maps.Keys(want)))
+		}
+		for stop := 1; stop < 20; stop++ { // whoever stops is not asked again
+			i := 0
+			for range Paths(uint64(n)) {
+				if i++; i == stop {
+					break
+				}
+			}
+		}
+	}
+	// The rest of a tree that no test can make.
+	i := 0
+	for name := range Paths(1 << 16) {
+		if i++; i == 513 && name != "tile/1/000" {
+			t.Errorf("the last is %s", name)
+		}
+	}
+	if i != 514 {
+		t.Errorf("%d files of 65,536 entries", i)
+	}
+}
+
 // One directory that is exported to again and again is what one export makes, and the partial tiles of the sizes between.
 func TestSecondExportAddsOnly(t *testing.T) {
 	all := newMemory(t, 65_537)
