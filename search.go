@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"iter"
 	"time"
@@ -167,7 +168,7 @@ func (s *selection) bound() error {
 		return err
 	}
 	if c.of != s.q.fingerprint(s.parsed) {
-		return fmt.Errorf("this cursor is of another query; begin again without it")
+		return fmt.Errorf("%w: it is of another query; begin again without it", ErrCursor)
 	}
 	if s.newest {
 		s.high = min(s.high, c.index)
@@ -186,6 +187,9 @@ type cursor struct {
 }
 
 const cursorVersion = 1
+
+// ErrCursor is wrapped where Query.Cursor cannot be used: nobody gave it, or it is of another query.
+var ErrCursor = errors.New("the cursor cannot be used")
 
 // CursorAfter is a Cursor for the same query to go on after e, which it returned. If the query has relative times, set Now,
 // so that all its pages mean the same times.
@@ -215,7 +219,7 @@ func (q Query) CursorAfter(e Entry) (string, error) {
 func parseCursor(text string) (c cursor, err error) {
 	data, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if err != nil || len(data) != 1+8+8+len(c.of) || data[0] != cursorVersion {
-		return c, fmt.Errorf("this is no cursor that a search of this version gave; begin again without it")
+		return c, fmt.Errorf("%w: no search of this version gave it; begin again without it", ErrCursor)
 	}
 	c.index = binary.BigEndian.Uint64(data[1:])
 	c.now = timeOf(int64(binary.BigEndian.Uint64(data[9:])))
