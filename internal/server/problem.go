@@ -189,6 +189,9 @@ func known(err error) *problem {
 	if errors.Is(err, immutable.ErrReadOnly) || errors.Is(err, immutable.ErrWriterFailed) || errors.Is(err, immutable.ErrClosed) {
 		return fault("log-unavailable", "the log cannot be used now; the server's own log says why")
 	}
+	if p := cursorProblem(err); p != nil {
+		return p
+	}
 	return knownType(err)
 }
 

@@ -238,19 +238,17 @@ func (r *request) flag(name string) (bool, error) {
 	}
 }
 
-// time is a query parameter in RFC 3339, or a moment before now such as -24h, as in a query.
+// time is a query parameter in RFC 3339. Times before now are for q, since:-24h, where all pages of an answer mean the same now.
 func (r *request) time(name string) (time.Time, error) {
 	text := r.param(name)
 	if text == "" {
 		return time.Time{}, nil
 	}
-	if t, err := time.Parse(time.RFC3339Nano, text); err == nil && t.Year() >= 0 && t.Year() <= 9999 {
-		return t.UTC(), nil
+	t, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil || t.UTC().Year() < 0 || t.UTC().Year() > 9999 {
+		return time.Time{}, fault("bad-parameter", fmt.Sprintf("%s: want a time such as 2026-01-31T12:00:00Z, not %q; for one before now write q=%s:-24h", name, text, name))
 	}
-	if before, err := time.ParseDuration(text); err == nil && strings.HasPrefix(text, "-") {
-		return r.s.o.Now().Add(before).UTC(), nil
-	}
-	return time.Time{}, fault("bad-parameter", fmt.Sprintf("%s: want a time such as 2026-01-31T12:00:00Z, or one before now such as -24h, not %q", name, text))
+	return t.UTC(), nil
 }
 
 // filterParameters are those that filter takes.

@@ -47,6 +47,9 @@ func routes() []route {
 		metaRoutes(),
 		streamRoutes(),
 		writeRoutes(),
+		readRoutes(),
+		proveRoutes(),
+		tlogRoutes(),
 	)
 }
 

@@ -110,7 +110,6 @@ type Server struct {
 	memory  *budget // bytes of large JSON bodies and answers
 	ingests *budget // NDJSON bodies that are being read
 	streams *streams
-	tiles   sync.Map // *tenant.Log -> http.Handler
 
 	stopping context.Context // ends when Shutdown begins
 	stop     context.CancelFunc
@@ -328,7 +327,7 @@ func (s *Server) resolve(r *request, tenantName, logName string) (err error) {
 // publicTiles opens a log whose tiles anybody may read, and says whether it is one.
 func (s *Server) publicTiles(r *request) bool {
 	t, err := s.o.Installation.Tenant(r.PathValue("tenant"))
-	if err != nil {
+	if err != nil || t.Settings().Suspended {
 		return false
 	}
 	l, err := t.Log(r.PathValue("log"))
