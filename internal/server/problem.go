@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tree-of-life-system/immutable"
+	"github.com/tree-of-life-system/immutable/internal/access"
 	"github.com/tree-of-life-system/immutable/internal/tenant"
 )
 
@@ -56,6 +57,7 @@ var kinds = []kind{
 	{"shutting-down", 503, "the server is shutting down", "What was acknowledged is durable. Send the rest again, to the server that takes its place, with an Idempotency-Key."},
 	{"uncertain", 503, "it is uncertain whether it was written", "The event may be in the log or not. Send it again with the same Idempotency-Key: it is written once."},
 	{"log-unavailable", 503, "the log cannot be used", "The log could not be opened, is open for reading only, or its writer has stopped. Others are not affected. An administrator finds the reason in the log's settings and in the server's own log."},
+	{"issuer-unavailable", 503, "the token cannot be checked now", "The server needs the keys of the token's issuer, and does not get them. Come back after Retry-After seconds, or use an API token."},
 	{"record-failed", 503, "the access could not be recorded", "This tenant demands that reads are on record before they are answered, and the record could not be written: its system log is full or damaged."},
 	{"not-ready", 503, "the service is not ready", "detail says what is wrong."},
 	{"no-space", 507, "no space is left", "The disk is full, or the tenant's quota of bytes is. Nothing of this was written; it can be sent again as soon as there is room."},
@@ -164,6 +166,12 @@ func known(err error) *problem {
 	}
 	if _, ok := errors.AsType[*tenant.RecordError](err); ok {
 		return fault("record-failed", "the access could not be recorded, and this tenant demands it")
+	}
+	if e, ok := errors.AsType[*tenant.AuthError](err); ok {
+		return fault("unauthenticated", e.Msg)
+	}
+	if _, ok := errors.AsType[*access.IssuerError](err); ok {
+		return fault("issuer-unavailable", "the issuer of this token cannot be asked for its keys now").after(5 * time.Second)
 	}
 	if errors.Is(err, tenant.ErrSuspended) {
 		return fault("forbidden", "the tenant is suspended")

@@ -11,15 +11,15 @@ import (
 // answer.
 type handler func(*request) error
 
-// access says who may pass a route.
-type access int
+// openness says who may pass a route.
+type openness int
 
 const (
-	permitted     access = iota // whoever has Permission for the tenant and log of the path
-	anyone                      // any principal
-	public                      // everybody
-	metricsAccess               // as permitted, or everybody when Options.PublicMetrics
-	tilesAccess                 // as permitted, or everybody when the log's settings have PublicTiles
+	permitted     openness = iota // whoever has Permission for the tenant and log of the path
+	anyone                        // any principal
+	public                        // everybody
+	metricsAccess                 // as permitted, or everybody when Options.PublicMetrics
+	tilesAccess                   // as permitted, or everybody when the log's settings have PublicTiles
 )
 
 // route is one row of the table. What the API does not have here does not exist: openapi.json and docs/http-api.md are
@@ -27,7 +27,7 @@ const (
 type route struct {
 	Method     string
 	Pattern    string // of net/http's ServeMux, without method and host; {tenant} and {log} are opened before the handler
-	Access     access
+	Access     openness
 	Permission tenant.Permission // with permitted, metricsAccess and tilesAccess
 	Query      []string          // the query parameters that it takes; any other is refused
 	Body       bool              // it reads a body

@@ -1,0 +1,8 @@
+package server
+
+import (
+	"net/http"
+	"testing"
+)
+
+func conforms(t testing.TB, s *Server, req *http.Request, a got) {}
