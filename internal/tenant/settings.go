@@ -32,7 +32,7 @@ const (
 	maxScope       = 100 // logs that a token or rule may name
 	maxSettings    = 1 << 20
 	maxRecorded    = 30 << 10 // bytes of settings, two of which fit one entry: before and after a change
-	maxCron        = 100 // bytes
+	maxCron        = 100      // bytes
 	maxRotateSize  = 1 << 40
 	minRotateSize  = 64 << 10
 	maxKeepDays    = 36_500
@@ -371,8 +371,8 @@ func (s *LogSettings) check() error {
 		if err := checkText(field, cron, maxCron); err != nil {
 			return err
 		}
-		if cron != "off" && len(strings.Fields(cron)) != 5 {
-			return bad(field, "%q; it is a cron expression of five fields, or off", cron)
+		if _, err := NextRun(cron, time.Unix(0, 0)); err != nil {
+			return bad(field, "%v", err)
 		}
 	}
 	if s.Name == SystemName {
