@@ -3,6 +3,7 @@ package immutable
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -17,6 +18,8 @@ type Count struct {
 	// Sealed says that signed indexes had a part in the number: they counted entries, or ruled some out. Otherwise every
 	// entry in question was read and proven.
 	Sealed bool
+	// Retired is how many entries in the range are retired: they were not looked at, and N says nothing of them.
+	Retired uint64
 }
 
 // Source is "sealed" or "verified".
@@ -53,6 +56,9 @@ type Bucket struct {
 	Start time.Time
 	N     uint64
 }
+
+// ErrTooMany is wrapped where a count would have to keep too many values, or stretches of time.
+var ErrTooMany = errors.New("too many to count")
 
 // Limits of what a count keeps in memory.
 const (
@@ -130,7 +136,7 @@ func (l *Log) CountBy(ctx context.Context, q Query, by string) (c Counts, err er
 }
 
 func tooManyValues(by string) error {
-	return fmt.Errorf("count by %s: more than %d different values or %d bytes of them; narrow the query", by, maxCountValues, maxCountBytes)
+	return fmt.Errorf("%w: by %s there are more than %d different values or %d bytes of them; narrow the query", ErrTooMany, by, maxCountValues, maxCountBytes)
 }
 
 func levelAt(w *sweeper, i int) (Level, bool) {
@@ -158,7 +164,7 @@ func (l *Log) Histogram(ctx context.Context, q Query, width time.Duration) (h Hi
 	err = l.count(ctx, &q, &h.Count, from, stretch, func(p *part) error {
 		for start, n := range p.times {
 			if _, known := total[start]; !known && len(total) == maxCountValues {
-				return fmt.Errorf("histogram: more than %d stretches of %s have entries; narrow the query or widen them", maxCountValues, width)
+				return fmt.Errorf("%w: more than %d stretches of %s have entries; narrow the query or widen them", ErrTooMany, maxCountValues, width)
 			}
 			total[start] += n
 		}
@@ -192,7 +198,7 @@ func (l *Log) count(ctx context.Context, q *Query, c *Count, from *indexCount, e
 		return err
 	}
 	defer s.explainEnd()
-	s.counting = from
+	s.counting, c.Retired = from, s.retired
 	var failed error
 	err = sweep(ctx, l, s, func(w *sweeper) (*part, error) {
 		w.counted, w.times, w.missing = map[string]uint64{}, map[int64]uint64{}, 0
