@@ -34,6 +34,7 @@ type patientBody struct {
 
 	mu      sync.Mutex // guards stopped, and that no deadline is set after stop
 	stopped bool
+	whole   bool // the body's end was read
 }
 
 func (b *patientBody) Read(p []byte) (int, error) {
@@ -42,7 +43,19 @@ func (b *patientBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.r.Body.Read(p)
 	b.read += int64(n)
+	if errors.Is(err, io.EOF) {
+		b.finish()
+	}
 	return n, err
+}
+
+// finish takes the deadline back. Behind the body net/http waits for the client to go away, and what it reads then must not fail:
+// it would take that for the client's end, of this request and all later ones of the connection.
+func (b *patientBody) finish() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.whole = true
+	_ = b.r.control().SetReadDeadline(time.Time{})
 }
 
 var errStopped = errors.New("reading was stopped")
@@ -64,7 +77,9 @@ func (b *patientBody) extend() bool {
 func (b *patientBody) stop() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.stopped = true
+	if b.stopped = true; b.whole {
+		return
+	}
 	_ = b.r.control().SetReadDeadline(time.Unix(1, 0))
 }
 

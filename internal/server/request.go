@@ -103,9 +103,6 @@ func (r *request) extendWrite() {
 	_ = r.control().SetWriteDeadline(time.Now().Add(r.limits().Patience))
 }
 
-// extendRead gives the client d to send its next bytes.
-func (r *request) extendRead(d time.Duration) { _ = r.control().SetReadDeadline(time.Now().Add(d)) }
-
 // decode reads a small JSON object of settings: strictly, one value, no unknown members, none twice.
 func (r *request) decode(v any) error {
 	const maxSettings = 1 << 20
@@ -115,8 +112,8 @@ func (r *request) decode(v any) error {
 	if r.Header.Get("Content-Encoding") != "" {
 		return fault("unsupported-encoding", "this address takes a body as it is, without Content-Encoding")
 	}
-	r.extendRead(r.limits().Patience)
-	data, err := io.ReadAll(io.LimitReader(r.Body, maxSettings+1))
+	body := &patientBody{r: r, patient: r.limits().Patience, until: time.Now().Add(r.limits().BodyTime)}
+	data, err := io.ReadAll(io.LimitReader(body, maxSettings+1))
 	if err != nil {
 		return bodyError(err)
 	}
