@@ -62,9 +62,9 @@ type Log struct {
 
 // Issuer is an OpenID Connect issuer whose tokens are looked at.
 type Issuer struct {
-	URL      string
-	Audience string
-	JWKSFile string // keys from a file rather than from the issuer
+	URL      string `json:"url"`
+	Audience string `json:"audience"`
+	JWKSFile string `json:"jwksFile,omitempty"` // keys from a file rather than from the issuer
 }
 
 // Alerts is what alerts may do and how mail is sent.
@@ -79,6 +79,7 @@ type SMTP struct {
 	From         string
 	Username     string
 	PasswordFile string
+	TLS          string // SMTPStartTLS, SMTPTLS, SMTPNone
 }
 
 // Systemd is the service manager's side of sd_notify(3).
@@ -87,7 +88,7 @@ type Systemd struct {
 	Watchdog time.Duration // WATCHDOG_USEC, where WATCHDOG_PID is this process or unset
 }
 
-// What Config.Metrics and Config.LogFormat can be.
+// What Config.Metrics, Config.LogFormat and SMTP.TLS can be.
 const (
 	MetricsAuto   = "auto"   // without a token where Listen is a loopback address
 	MetricsPublic = "public" // without a token
@@ -96,6 +97,10 @@ const (
 	LogAuto = "auto" // text on a terminal, JSON elsewhere
 	LogText = "text"
 	LogJSON = "json"
+
+	SMTPStartTLS = "starttls"
+	SMTPTLS      = "tls"
+	SMTPNone     = "none"
 )
 
 // Limits of what can be set.
@@ -114,7 +119,8 @@ func New() Config {
 		DataDir: "./immutable-data", Listen: "127.0.0.1:8080", Metrics: MetricsAuto,
 		MaxConnections: 16384, IdleTimeout: 2 * time.Minute, ShutdownTime: 30 * time.Second,
 		LogLevel: slog.LevelInfo, LogFormat: LogAuto, Scrub: 0.1,
-		Log: Log{RotateSize: 100 << 20, Blockchain: true, EpochDuration: 24 * time.Hour, WitnessTimeout: 5 * time.Second},
+		Log:    Log{RotateSize: 100 << 20, Blockchain: true, EpochDuration: 24 * time.Hour, WitnessTimeout: 5 * time.Second},
+		Alerts: Alerts{SMTP: SMTP{TLS: SMTPStartTLS}},
 	}
 }
 

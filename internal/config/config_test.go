@@ -96,7 +96,7 @@ func TestEverySettingHasThreeSpellings(t *testing.T) {
 		"metrics": "token", "log_format": "json", "log_level": "debug", "max_connections": "100", "log.rotate_size": "65536",
 		"log.blockchain_enabled": "false", "log.epoch_duration": "never", "log.epoch_entries": "5000", "log.time_authorities": "http://a.example/,http://b.example/tsa",
 		"scrub_share": "0.5", "alerts.allow_private": "true", "idle_timeout": "30s", "shutdown_time": "7s", "log.witness_timeout": "3s",
-		"listen": "127.0.0.1:9", "pprof_listen": "127.0.0.1:10", "alerts.smtp.address": "mail.example:25", "origin": "example.com/x",
+		"listen": "127.0.0.1:9", "pprof_listen": "127.0.0.1:10", "alerts.smtp.address": "mail.example:25", "origin": "example.com/x", "alerts.smtp.tls": "tls",
 	}
 	needs := map[string]map[string]string{ // settings that stand only beside others
 		"tls.cert": {"tls-key": "k"}, "tls.key": {"tls-cert": "c"}, "tls.client_ca": {"tls-cert": "c", "tls-key": "k"},

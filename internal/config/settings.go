@@ -110,6 +110,7 @@ var settings = []setting{
 	text("alerts.smtp.from", "smtp-from", "sender of alerts", func(c *Config) *string { return &c.Alerts.SMTP.From }, nil),
 	text("alerts.smtp.username", "smtp-username", "user at the mail server", func(c *Config) *string { return &c.Alerts.SMTP.Username }, nil),
 	text("alerts.smtp.password_file", "smtp-password-file", "file with that user's password", func(c *Config) *string { return &c.Alerts.SMTP.PasswordFile }, nil),
+	oneOf("alerts.smtp.tls", "smtp-tls", "how mail is kept from listeners: starttls, tls from the first byte, none", func(c *Config) *string { return &c.Alerts.SMTP.TLS }, SMTPStartTLS, SMTPTLS, SMTPNone),
 }
 
 func lookup(key string) *setting {

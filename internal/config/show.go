@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
 	"regexp"
 	"strings"
@@ -27,6 +28,15 @@ func (c *Config) Show() []Shown {
 		all = append(all, Shown{Key: st.key, Value: st.get(c), From: c.origin(st.key), Flag: "--" + st.flag, Environment: st.env(), Help: st.help})
 	}
 	return all
+}
+
+// Values is the configuration as one JSON object, for the record of what it was: the keys of the file, and no secrets.
+func (c *Config) Values() ([]byte, error) {
+	values := map[string]any{"oidc": append([]Issuer{}, c.OIDC...)}
+	for i := range settings {
+		values[settings[i].key] = settings[i].get(c)
+	}
+	return json.Marshal(values)
 }
 
 func (c *Config) origin(key string) string {
