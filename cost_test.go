@@ -58,7 +58,7 @@ func TestSealedLogTakesAtMostAQuarterOfItsLines(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "log")
 	l := openTest(t, dir, func(c *Config) { c.RotateSize = 16 << 20 })
 	var raw int64
-	const total = 256 * 600
+	const total = 256 * 600 / thin
 	for i := 0; i < total; i += 1024 {
 		events := make([]Event, min(1024, total-i))
 		for k := range events {

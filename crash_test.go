@@ -113,6 +113,8 @@ func TestCrashAtEveryDurableStep(t *testing.T) {
 		kinds := []int{n + n/len(cutKinds)}
 		if longTests() {
 			kinds = []int{0, 1, 2, 3, 3, 3, 3, 3}
+		} else if rng.IntN(thin) != 0 {
+			return
 		}
 		for _, kind := range kinds {
 			seed := rng.Uint64()
@@ -192,7 +194,7 @@ func TestPowerCutAfterKillLosesNothing(t *testing.T) {
 		}
 		for use := range 3 {
 			seed := rng.Uint64()
-			if !longTests() && seed%8 != 0 {
+			if !longTests() && seed%(8*thin) != 0 {
 				continue
 			}
 			if err := killThenPowerCut(d.Clone(), h.clone(), use, vfstest.NewRand(seed)); err != nil {

@@ -170,7 +170,7 @@ func TestCrashAtEveryStepOfKeyRotation(t *testing.T) {
 		rng := vfstest.Rand(t)
 		d, h, n, failures := vfstest.New(), &history{}, 0, 0
 		watch(d, h, func(op vfstest.Op) {
-			if n++; failures > 3 || !longTests() && rng.IntN(8) > 0 { // signatures take their time: other points in each run
+			if n++; failures > 3 || !longTests() && rng.IntN(8*thin) > 0 { // signatures take their time: other points in each run
 				return
 			}
 			kinds := []int{rng.IntN(len(cutKinds))}
@@ -253,7 +253,7 @@ func TestErrorAtEveryStepOfKeyRotation(t *testing.T) {
 	for _, vkeys := range []int{1, 3} {
 		for _, how := range []error{syscall.ENOSPC, syscall.EIO, vfstest.Persisted(syscall.EIO)} {
 			for step := uint64(1); ; step++ {
-				if !longTests() && step%4 != uint64(vkeys) && how != syscall.ENOSPC {
+				if !longTests() && step%(4*thin) != uint64(vkeys) && how != syscall.ENOSPC {
 					continue
 				}
 				d, h := vfstest.New(), &history{}

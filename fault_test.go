@@ -36,7 +36,7 @@ func TestFailedOperationLosesNothing(t *testing.T) {
 		modes := []int{int(n) % 4}
 		if longTests() {
 			modes = []int{0, 1, 2, 3}
-		} else if rng.IntN(6) != 0 {
+		} else if rng.IntN(6*thin) != 0 {
 			continue
 		}
 		for _, mode := range modes {
@@ -148,7 +148,7 @@ func TestPageCacheThatLiesIsWrittenAgain(t *testing.T) {
 			break
 		}
 		n = failed.N
-		if !longTests() && rng.IntN(3) != 0 {
+		if !longTests() && rng.IntN(3*thin) != 0 {
 			continue
 		}
 		seed := rng.Uint64()
@@ -217,7 +217,7 @@ func TestFullDiskAtEveryLevel(t *testing.T) {
 	rng := vfstest.Rand(t)
 	most := int64(4 << 20)
 	failures := 0
-	for room := int64(0); room < most && failures < 6; room += 1 + rng.Int64N(int64(rounds(int(most)/8, int(most)/2000))) {
+	for room := int64(0); room < most && failures < 6; room += 1 + rng.Int64N(most/int64(rounds(8, 2000))) {
 		if err := fullDiskThenRoom(room, rng.Uint64()); err != nil {
 			failures++
 			t.Errorf("%d bytes: %v", room, err)

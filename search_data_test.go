@@ -87,7 +87,7 @@ func TestSearchOfRealDataFindsWhatANaiveScanFinds(t *testing.T) {
 	for _, folder := range []string{"loghub-2k", "weblogs-elastic", "authlog-secrepo", "cloudtrail-invictus", "cloudtrail-stratus", "panther-events"} {
 		t.Run(folder, func(t *testing.T) {
 			t.Parallel()
-			all := realEvents(t, folder, rounds(1120, 20_000))
+			all := realEvents(t, folder, rounds(1120*thin, 20_000))
 			all = slices.DeleteFunc(all, func(e Event) bool { return !acceptable(&e) })
 			for len(all) < 1100 { // so that there are segments of each kind
 				all = append(all, all[:min(len(all), 1120-len(all))]...)

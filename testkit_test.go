@@ -20,12 +20,13 @@ import (
 // longTests makes more rounds; see docs of ./test.
 func longTests() bool { return os.Getenv("IMMUTABLE_LONG") != "" }
 
-// rounds is how many rounds a random test makes.
+// rounds is how many rounds a random test makes. The race detector slows them ten times, and finds in a part of them what it finds in
+// all: ./test runs this package at full speed too.
 func rounds(short, long int) int {
 	if longTests() {
 		return long
 	}
-	return short
+	return max(1, short/thin)
 }
 
 // fakeClock moves by step with each look at it, so that no two batches have one timestamp unless a test says so.

@@ -1,0 +1,5 @@
+//go:build !race
+
+package immutable
+
+const thin = 1
