@@ -230,6 +230,9 @@ func (m *bundler) selectEntries(ctx context.Context) error {
 		return err
 	}
 	s.Query = f.String()
+	if s.From == 0 { // of entries that are not there nothing is stated
+		s.From = min(m.l.retiredEnd(), s.To)
+	}
 	bytes := 0
 	for e, err := range m.l.Entries(ctx, Query{Text: s.Query, Now: now, Levels: o.Levels, Since: o.Since, Until: o.Until, From: o.From}) {
 		if err != nil {

@@ -28,6 +28,7 @@ const (
 	archived segmentKind = iota // archive/<first>.jsonl.zst
 	pending                     // pending/<first>.jsonl, waiting to be sealed
 	open                        // immutable.log
+	retired                     // retired/<first>.leaves: its entries are not there
 )
 
 // segmentFile is one segment of the log. Log.mu guards its fields unless they say otherwise.
@@ -37,6 +38,7 @@ type segmentFile struct {
 	kind  segmentKind
 
 	leftover bool // archived, and its pending file is still there; what else of sealing was done is unknown
+	leaves   bool // archived, and a leaves file is there too: it is being retired or restored
 
 	// Of open and pending segments.
 	file   vfs.File
@@ -127,6 +129,9 @@ func (l *Log) layout() ([]*segmentFile, error) {
 			}
 		}
 	}
+	if err := l.layoutRetired(byFirst); err != nil {
+		return nil, err
+	}
 	f, err := l.openLogFile()
 	if notExist(err) {
 		return inOrder(byFirst), &CorruptError{File: openName, What: "it is missing"}
@@ -153,6 +158,26 @@ func (l *Log) layout() ([]*segmentFile, error) {
 		return list, &CorruptError{File: segmentPath(list[0]), What: "the log's first segment is missing", Got: fmt.Sprintf("first entry %d", list[0].first), Want: "0"}
 	}
 	return list, nil
+}
+
+// layoutRetired adds the segments of which only the leaves are there.
+func (l *Log) layoutRetired(byFirst map[uint64]*segmentFile) error {
+	names, err := l.fs.ReadDir(l.path(retiredDir))
+	if notExist(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("list %s: %w", retiredDir, err)
+	}
+	for _, name := range names {
+		first, ok := segment.ParseName(name, segment.LeavesSuffix)
+		if s := byFirst[first]; ok && s != nil {
+			s.leaves = true
+		} else if ok {
+			byFirst[first] = &segmentFile{first: first, kind: retired}
+		}
+	}
+	return nil
 }
 
 // inOrder sorts segments; each ends where the next begins, and the last has no end.
@@ -197,6 +222,8 @@ func segmentPath(s *segmentFile) string {
 		return archiveDir + "/" + segment.ArchiveName(s.first)
 	case pending:
 		return pendingDir + "/" + segment.PendingName(s.first)
+	case retired:
+		return retiredDir + "/" + segment.LeavesName(s.first)
 	default:
 		return openName
 	}
@@ -250,8 +277,14 @@ func (l *Log) place(k, size uint64) (groupPlace, error) {
 			end = l.edge.offset
 		}
 		l.mu.RUnlock()
+		if kind == retired {
+			return groupPlace{}, &RetiredError{First: s.first, End: s.end, Entry: -1}
+		}
 		if kind == archived {
 			a, err := l.openArchive(s)
+			if notExist(err) && l.lostArchive(s) {
+				continue
+			}
 			if err != nil {
 				return groupPlace{}, err
 			}
@@ -278,6 +311,21 @@ func (l *Log) place(k, size uint64) (groupPlace, error) {
 		return p, nil
 	}
 	return groupPlace{}, fmt.Errorf("group %d: the segments keep changing", k)
+}
+
+// lostArchive says whether an archive that is not there was retired meanwhile, here or by the writer that is followed.
+func (l *Log) lostArchive(s *segmentFile) bool {
+	if l.w == nil {
+		if _, err := l.fs.Stat(l.path(retiredDir, segment.LeavesName(s.first))); err != nil || l.damaged() != nil {
+			return false
+		}
+		l.refreshMu.Lock()
+		defer l.refreshMu.Unlock()
+		return l.followRotation() == nil
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return s.kind == retired
 }
 
 // offset is where group k begins. Groups before from have not been seen in this session: their offsets are found by
@@ -441,6 +489,9 @@ func (l *Log) readGroup(ctx context.Context, k uint64, at *edge, g *group) error
 	}
 	defer p.release()
 	if g.buf, err = p.read(g.buf[:0]); err != nil {
+		if p.archive != nil && notExist(err) && l.lostArchive(p.seg) { // between finding it and reading it
+			_, err = l.place(k, at.size())
+		}
 		return err
 	}
 	if g.lines, err = segment.SplitLines(g.lines[:0], g.buf); err != nil {
@@ -545,14 +596,20 @@ func (l *Log) rootAt(size uint64) (Hash, error) {
 	return v.RootAt(size, l.leavesAt(context.Background(), &at))
 }
 
-// leavesAt returns the leaf hashes of a group, read from the segments and proven, for proofs at the state at.
+// leavesAt returns the leaf hashes of a group, read from the segments, or from what is kept of them, and proven, for proofs at the
+// state at.
 func (l *Log) leavesAt(ctx context.Context, at *edge) func(uint64) ([]Hash, error) {
 	return func(k uint64) ([]Hash, error) {
 		if k == at.size()/tree.GroupSize {
 			return at.tail, nil
 		}
 		var g group
-		if err := l.readGroup(ctx, k, at, &g); err != nil {
+		err := l.readGroup(ctx, k, at, &g)
+		var gone *RetiredError
+		if errors.As(err, &gone) {
+			return l.keptLeaves(gone.First, k, at)
+		}
+		if err != nil {
 			return nil, err
 		}
 		return g.leaves, nil

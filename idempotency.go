@@ -3,6 +3,7 @@ package immutable
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -316,7 +317,12 @@ func (l *Log) keysSince(ctx context.Context, since time.Time, at *edge) ([]keyAg
 			k = first
 			continue
 		}
-		if err := l.readGroup(ctx, k, at, &g); err != nil {
+		err := l.readGroup(ctx, k, at, &g)
+		var gone *RetiredError
+		if errors.As(err, &gone) { // a segment whose keys still count is not retired
+			break
+		}
+		if err != nil {
 			return nil, err
 		}
 		newest := int64(0)

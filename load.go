@@ -40,7 +40,7 @@ func (l *Log) load(head *identity.Head) error {
 		// What the arrays have of raw segments is written again, like their bytes: the page cache may show what the disk
 		// does not have.
 		raw := 0
-		for segments[raw].kind == archived {
+		for segments[raw].sealed() {
 			raw++
 		}
 		l.store.Cut(segments[raw].first / tree.GroupSize)
@@ -54,15 +54,21 @@ func (l *Log) load(head *identity.Head) error {
 	return err
 }
 
+// sealed says that the segment's entries are in an archive, or were.
+func (s *segmentFile) sealed() bool { return s.kind == archived || s.kind == retired }
+
 // meet checks that no sealed segment is missing: each archive must end where the next segment begins. It reads the last bytes
 // of each, which say how many frames it has; whether they are the right ones is for reads and verification to say.
 func (l *Log) meet() error {
 	for i, s := range l.segments {
-		if s.kind != archived {
+		if !s.sealed() {
 			continue
 		}
+		if s.kind == retired && i > 0 && l.segments[i-1].kind != retired {
+			return &CorruptError{File: archiveDir + "/" + segment.ArchiveName(s.first), What: "it is missing, and segments before it are there: segments are retired oldest first"}
+		}
 		name := segmentPath(s)
-		end, err := l.archiveEnd(s.first, name)
+		end, err := l.sealedEnd(s, name)
 		if err != nil {
 			return err
 		}
@@ -71,6 +77,30 @@ func (l *Log) meet() error {
 		}
 	}
 	return nil
+}
+
+// sealedEnd is the index after a sealed segment's last entry.
+func (l *Log) sealedEnd(s *segmentFile, name string) (uint64, error) {
+	if s.kind == archived {
+		return l.archiveEnd(s.first, name)
+	}
+	f, err := l.fs.Open(l.path(filepath.FromSlash(name)))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return 0, err
+	}
+	first, end, _, err := segment.ReadLeavesHeader(f, size)
+	if err != nil {
+		return 0, corrupt(name, err)
+	}
+	if first != s.first {
+		return 0, &CorruptError{File: name, What: "the leaves are of another segment than the name", Got: fmt.Sprint(first), Want: fmt.Sprint(s.first)}
+	}
+	return end, nil
 }
 
 // archiveEnd is the index after an archive's last entry, by the number of frames in its seek table.
@@ -251,7 +281,7 @@ func (l *Log) loadFull(rebuild bool) error {
 		l.store.Rebuild()
 	}
 	raw := 0
-	for raw < len(l.segments)-1 && l.segments[raw].kind == archived {
+	for raw < len(l.segments)-1 && l.segments[raw].sealed() {
 		raw++
 	}
 	first := l.segments[raw].first
@@ -289,13 +319,10 @@ func (l *Log) loadFull(rebuild bool) error {
 func (l *Log) extend(first uint64) error {
 	var f *tree.Frontier
 	var chain Hash
+	var err error
 	for _, s := range l.segments {
 		if s.end == 0 || s.end > first || s.end/tree.GroupSize <= l.store.Groups() {
 			continue
-		}
-		a, err := l.openArchive(s)
-		if err != nil {
-			return err
 		}
 		if f == nil {
 			k := l.store.Groups()
@@ -311,19 +338,53 @@ func (l *Log) extend(first uint64) error {
 				}
 			}
 		}
-		if chain, err = l.extendFrom(s, a, f, chain); err != nil {
+		if s.kind == retired {
+			chain, err = l.extendKept(s, f, chain)
+		} else {
+			chain, err = l.extendFrom(s, f, chain)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// extendKept adds the groups of a retired segment that the store lacks; f and chain are the state there. Whether its leaves are the
+// right ones shows where the next segment begins.
+func (l *Log) extendKept(s *segmentFile, f *tree.Frontier, chain Hash) (Hash, error) {
+	x, done, err := l.openLeaves(s)
+	if err != nil {
+		return chain, err
+	}
+	defer func() { _ = done() }() // only read
+	for k := l.store.Groups(); k < s.end/tree.GroupSize; k++ {
+		g := int(k - s.first/tree.GroupSize)
+		leaves, err := x.Group(g)
+		if err != nil {
+			return chain, corrupt(segmentPath(s), err)
+		}
+		for _, kept := range x.KeptOf(g) {
+			l.sight(kept.Index, kept.Line)
+		}
+		for _, leaf := range leaves {
+			chain = proof.ChainHash(chain, leaf)
+			f.Append(leaf)
+		}
+		l.store.Append(f.LastGroup(), chain)
+	}
+	return chain, nil
+}
+
 // extendFrom adds the groups of an archive that the store lacks; f and chain are the state there.
-func (l *Log) extendFrom(s *segmentFile, a *segment.Archive, f *tree.Frontier, chain Hash) (Hash, error) {
+func (l *Log) extendFrom(s *segmentFile, f *tree.Frontier, chain Hash) (Hash, error) {
+	a, err := l.openArchive(s)
+	if err != nil {
+		return chain, err
+	}
 	var buf []byte
 	var lines [][]byte
 	for k := l.store.Groups(); k < s.end/tree.GroupSize; k++ {
-		var err error
 		if buf, err = a.Group(buf[:0], int(k-s.first/tree.GroupSize)); err != nil {
 			return chain, corrupt(segmentPath(s), err)
 		}

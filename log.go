@@ -75,6 +75,7 @@ type Log struct {
 	sealer     sealer
 	stamping   *stamping             // one of outsiders; nil without Config.TimeAuthorities and when read-only
 	producers  producers             // registrations of this session
+	retention  retention             // holds and retired segments
 	stampMu    sync.Mutex            // one stamp gets its name in evidence/ at a time
 	outsiders  []outsider            // guarded by publisher.mu; set once, by startWitnessing and startOutsiders
 	witnessing *witnessing           // nil without Config.Policy and when read-only
@@ -230,6 +231,9 @@ func (l *Log) openDir() error {
 	err := l.afterRecovery()
 	if err == nil {
 		err = l.resumeRotation()
+	}
+	if err == nil {
+		err = l.resumeRetirement(context.Background())
 	}
 	if err == nil {
 		err = l.startOutsiders()

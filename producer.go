@@ -471,20 +471,17 @@ type ProducerKey struct {
 // Producers lists the keys that were registered, in the order of their registration.
 func (l *Log) Producers(ctx context.Context) ([]ProducerKey, error) {
 	var list []ProducerKey
-	for e, err := range l.Entries(ctx, Query{Levels: []Level{System}}) {
-		if err != nil {
-			return nil, err
-		}
-		if e.Control == nil || !strings.HasPrefix(string(e.Control), `{"type":"producer`) {
-			continue
+	err := l.controls(ctx, "control:producer OR control:producer-end", 0, func(e *Entry) error {
+		if !strings.HasPrefix(string(e.Control), `{"type":"producer`) {
+			return nil
 		}
 		var c struct{ Type, Key string }
 		if err := json.Unmarshal(e.Control, &c); err != nil {
-			return nil, fmt.Errorf("entry %d: %w", e.Index, err)
+			return fmt.Errorf("entry %d: %w", e.Index, err)
 		}
 		k, err := producer.ParseKey(c.Key)
 		if err != nil {
-			return nil, fmt.Errorf("entry %d: %w", e.Index, err)
+			return fmt.Errorf("entry %d: %w", e.Index, err)
 		}
 		at := -1
 		for i := range list {
@@ -498,8 +495,9 @@ func (l *Log) Producers(ctx context.Context) ([]ProducerKey, error) {
 		case c.Type == "producer-end" && at >= 0 && list[at].Key == c.Key && !list[at].Ended:
 			list[at].Ended, list[at].End = true, e.Index
 		}
-	}
-	return list, nil
+		return nil
+	})
+	return list, err
 }
 
 // RegisterProducer makes a producer's key count from here on: verification then reports which of its events are missing. The

@@ -66,6 +66,8 @@ type Query struct {
 
 // Entries returns the committed entries that the query selects, as of the moment of the call, the oldest first. An error
 // ends them: what came before it is proven. A mistake in Text is the first error.
+//
+// Entries that are retired are left out, and Explain says how many; a From above 0 among them is a *RetiredError.
 func (l *Log) Entries(ctx context.Context, q Query) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		s, err := l.selectNow(&q, q.Reverse)
@@ -151,11 +153,11 @@ func newEntry(index uint64, line []byte, leaf Hash) (*Entry, error) {
 	return e, nil
 }
 
-// Entry returns the entry at index.
+// Entry returns the entry at index; of one that is retired the error is a *RetiredError.
 func (l *Log) Entry(ctx context.Context, index uint64) (Entry, error) {
 	g, _, err := l.groupOf(ctx, index)
 	if err != nil {
-		return Entry{}, err
+		return Entry{}, l.whereRetired(ctx, err)
 	}
 	i := index % tree.GroupSize
 	e, err := newEntry(index, g.lines[i], g.leaves[i])
@@ -193,7 +195,7 @@ func (l *Log) groupOf(ctx context.Context, index uint64) (*group, *edge, error) 
 func (l *Log) Block(ctx context.Context, index uint64) (Block, error) {
 	g, at, err := l.groupOf(ctx, index)
 	if err != nil {
-		return Block{}, err
+		return Block{}, l.whereRetired(ctx, err)
 	}
 	before, after, err := l.chainAround(g, at, index)
 	if err != nil {
@@ -340,7 +342,8 @@ func (l *Log) Subscribe(ctx context.Context, from uint64) iter.Seq2[Entry, error
 }
 
 // Follow is Subscribe for the entries that a query selects, oldest first: from q.From on, until q.Limit of them came. Relative
-// times are before the moment of the call.
+// times are before the moment of the call. A From above 0 whose entry is retired, or comes to be before it was read, is a
+// *RetiredError: nothing is left out unsaid.
 func (l *Log) Follow(ctx context.Context, q Query) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		s, err := l.selection(&q, false)
@@ -353,6 +356,9 @@ func (l *Log) Follow(ctx context.Context, q Query) iter.Seq2[Entry, error] {
 				break
 			}
 			s.low, s.high = s.q.From, s.at.size()
+			if err = s.leaveRetired(ctx, l); err != nil {
+				break
+			}
 			stopped := false
 			err = sweep(ctx, l, s, s.entriesOf, func(found []*Entry) bool {
 				for _, e := range found {

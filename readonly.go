@@ -105,12 +105,12 @@ func (l *Log) readBefore(damage error) error {
 		}
 	}
 	n := 0
-	for n < len(l.segments) && l.segments[n].kind == archived && segmentPath(l.segments[n]) != c.File {
+	for n < len(l.segments) && l.segments[n].sealed() && segmentPath(l.segments[n]) != c.File {
 		n++
 	}
 	if n > 0 && l.segments[n-1].end == 0 { // where the next one begins is unknown: it is what is damaged
-		if a, err := l.readArchive(segmentPath(l.segments[n-1])); err == nil {
-			l.segments[n-1].end = a.End()
+		if end, err := l.sealedEnd(l.segments[n-1], segmentPath(l.segments[n-1])); err == nil {
+			l.segments[n-1].end = end
 		} else {
 			n--
 		}

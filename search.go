@@ -66,6 +66,9 @@ type selection struct {
 	high    uint64 // index after the last; not above low: nothing
 	started time.Time
 
+	retired    uint64 // entries before low that would be looked at, were they not retired
+	retiredEnd uint64 // the index after the last entry that is
+
 	// Owned by plan.
 	segments, sealed, withoutIndex int
 	skipped                        uint64      // groups that indexes ruled out or answered for
@@ -87,7 +90,29 @@ func (l *Log) selectNow(q *Query, newest bool) (*selection, error) {
 	if s.at, err = l.committed(); err != nil {
 		return nil, err
 	}
-	return s, s.bound()
+	if err := s.bound(); err != nil {
+		return nil, err
+	}
+	return s, s.leaveRetired(context.Background(), l)
+}
+
+// leaveRetired takes the retired entries out of the range, and remembers how many those are. Where the selection begins among
+// them, they are what was asked for.
+func (s *selection) leaveRetired(ctx context.Context, l *Log) error {
+	end := l.retiredEnd()
+	if s.low >= end || s.high <= s.low {
+		return nil
+	}
+	asked := s.low
+	if s.newest && s.q.Cursor == "" && s.q.From < end {
+		asked = s.q.From
+	}
+	if asked > 0 {
+		return l.whereRetired(ctx, &RetiredError{First: asked, End: end, Entry: -1})
+	}
+	s.retired, s.retiredEnd = min(end, s.high)-s.low, end
+	s.low = min(end, s.high)
+	return nil
 }
 
 // selection parses a query.

@@ -46,7 +46,10 @@ type Stats struct {
 	LastSyncSeconds  float64     `json:"lastSyncSeconds,omitempty"`  // of the last batch
 	ClockHeldSeconds float64     `json:"clockHeldSeconds,omitempty"` // how far the clock was behind the last entry when a batch last asked
 	ReserveBytes     int64       `json:"reserveBytes"`
-	Quarantined      int         `json:"quarantined"` // files that recovery moved aside
+	Quarantined      int         `json:"quarantined"`    // files that recovery moved aside
+	RetiredEntries   uint64      `json:"retiredEntries"` // of TotalEntries: those whose segments are retired; Levels and OldestEntry leave them out
+	RetiredBytes     int64       `json:"retiredBytes"`   // of their archives, when they were retired
+	Holds            int         `json:"holds"`          // legal holds that are active
 	Damage           string      `json:"damage,omitempty"`
 
 	TimeStamping *Stamping `json:"timeStamping,omitempty"` // null without authorities and stamps
@@ -87,6 +90,9 @@ func (l *Log) Stats(ctx context.Context) (*Stats, error) {
 	if err := l.statEnds(ctx, s, &at); err != nil {
 		return nil, err
 	}
+	if err := l.statRetention(ctx, s); err != nil {
+		return nil, err
+	}
 	l.statEpoch(s)
 	l.statWriter(s)
 	s.Witnessing = l.Witnessing()
@@ -115,12 +121,27 @@ func (l *Log) statEnds(ctx context.Context, s *Stats, at *edge) error {
 	if at.size() == 0 {
 		return nil
 	}
-	oldest, err := l.Entry(ctx, 0)
+	oldest, err := l.Entry(ctx, l.retiredEnd())
 	if err != nil {
 		return err
 	}
 	newest := timeOf(at.time)
 	s.OldestEntry, s.NewestEntry = &oldest.Timestamp, &newest
+	return nil
+}
+
+func (l *Log) statRetention(ctx context.Context, s *Stats) error {
+	if l.damaged() != nil {
+		return nil // Damage says that not all can be read
+	}
+	f, err := l.retained(ctx)
+	if err != nil {
+		return err
+	}
+	s.RetiredEntries, s.Holds = f.retiredEnd(), len(f.holds)
+	for i := range f.retired {
+		s.RetiredBytes += f.retired[i].Bytes
+	}
 	return nil
 }
 
@@ -240,7 +261,7 @@ func (l *Log) countLevels(ctx context.Context, parts []countedPart, at *edge) (t
 
 // segmentLevels counts one segment, from its index or its entries, and remembers what cannot change any more.
 func (l *Log) segmentLevels(ctx context.Context, p *countedPart, at *edge) (levels [NumLevels]uint64, err error) {
-	if p.counted {
+	if p.counted || p.kind == retired {
 		return p.levels, nil
 	}
 	if p.kind == archived {

@@ -160,6 +160,7 @@ type Explain struct {
 	Entries       uint64        // in the groups that were read
 	Matches       uint64        // found in them
 	FromIndex     uint64        // entries counted in signed indexes
+	Retired       uint64        // entries in the range that are retired: they were not looked at, and are not in Groups
 	Elapsed       time.Duration // until the answer, or until the caller stopped
 	Notes         []string      // what made it slower, and what to do about it
 }
@@ -175,6 +176,9 @@ func (s *selection) explainEnd() {
 	x.GroupsSkipped, x.GroupsRead, x.Entries, x.Matches = s.skipped, s.tally.Read, s.tally.Entries, s.tally.Matches
 	x.FromIndex = s.fromIndex
 	x.Elapsed = time.Since(s.started)
+	if x.Retired = s.retired; x.Retired > 0 {
+		x.Notes = append(x.Notes, fmt.Sprintf("%d entries, those below %d, are retired and were not looked at; `immutable retire --list` says where they went", x.Retired, s.retiredEnd))
+	}
 	if x.WithoutIndex = s.withoutIndex; x.WithoutIndex > 0 {
 		x.Notes = append(x.Notes, fmt.Sprintf("no index that fits its signed seal for %d of %d sealed segments: their entries were all read; `immutable rebuild` makes indexes again", x.WithoutIndex, s.sealed))
 	}

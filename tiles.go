@@ -2,6 +2,7 @@ package immutable
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -88,6 +89,10 @@ func (s tileSource) group(ctx context.Context, first uint64, n int) (*group, err
 
 func (s tileSource) Lines(ctx context.Context, first uint64, n int) ([][]byte, error) {
 	g, err := s.group(ctx, first, n)
+	var gone *RetiredError
+	if errors.As(err, &gone) {
+		return nil, fmt.Errorf("%w: %w", tiles.ErrGone, s.l.whereRetired(ctx, err))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -97,6 +102,14 @@ func (s tileSource) Lines(ctx context.Context, first uint64, n int) ([][]byte, e
 func (s tileSource) Hashes(ctx context.Context, level int, first uint64, n int) ([]proof.Hash, error) {
 	if level == 0 {
 		g, err := s.group(ctx, first, n)
+		var gone *RetiredError
+		if errors.As(err, &gone) {
+			at, err := s.l.committed()
+			if err != nil {
+				return nil, err
+			}
+			return s.l.keptLeaves(gone.First, first/tree.GroupSize, &at)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -115,7 +115,15 @@ func (s *server) send(w http.ResponseWriter, r *http.Request, kind string, data 
 	_, _ = w.Write(data) // the client may be gone
 }
 
+// ErrGone is wrapped by a Source whose log does not have entries any more, only their hashes.
+var ErrGone = errors.New("these entries are not there any more")
+
 func (s *server) fail(w http.ResponseWriter, err error) {
+	if errors.Is(err, ErrGone) { // C2SP tlog-tiles, "Pruning"
+		w.Header().Set("Cache-Control", keepShort)
+		http.Error(w, "these entries are retired; their hashes are there", http.StatusNotFound)
+		return
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		http.Error(w, "no checkpoint yet", http.StatusNotFound)
 		return
