@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -115,9 +114,9 @@ const (
 
 // checkpoint is one of the history.
 type checkpoint struct {
-	Size uint64         `json:"size"`
-	Root immutable.Hash `json:"root"`
-	Note string         `json:"note"`
+	Size uint64 `json:"size"`
+	Root string `json:"root"` // base64
+	Note string `json:"note"`
 }
 
 // listCheckpoints answers with those that the log keeps, oldest first, from a size on.
@@ -156,7 +155,7 @@ func listCheckpoints(r *request) error {
 			out.Next = &c.Size
 			break
 		}
-		out.Checkpoints = append(out.Checkpoints, checkpoint{c.Size, c.Root, string(bytes.Clone(note))})
+		out.Checkpoints = append(out.Checkpoints, checkpoint{c.Size, c.Root.Base64(), string(note)})
 	}
 	return r.json(http.StatusOK, out)
 }
@@ -179,25 +178,31 @@ func getConsistency(r *request) error {
 		return fault("bad-parameter", fmt.Sprintf("from and to: want sizes, from at most to, and to at most the log's, %d", size))
 	}
 	out := struct {
-		From     uint64           `json:"from"`
-		To       uint64           `json:"to"`
-		Hashes   []immutable.Hash `json:"hashes"`
-		RootFrom immutable.Hash   `json:"rootFrom"`
-		RootTo   immutable.Hash   `json:"rootTo"`
-	}{From: from, To: to}
+		From     uint64   `json:"from"`
+		To       uint64   `json:"to"`
+		Hashes   []string `json:"hashes"` // base64, as in a proof
+		RootFrom string   `json:"rootFrom"`
+		RootTo   string   `json:"rootTo"`
+	}{From: from, To: to, Hashes: []string{}}
 	ctx := r.Context()
 	if to > 0 { // to 0 would mean the whole log to the library
-		if out.Hashes, err = r.log.ConsistencyProof(ctx, from, to); err != nil {
+		hashes, err := r.log.ConsistencyProof(ctx, from, to)
+		if err != nil {
 			return err
 		}
+		for _, h := range hashes {
+			out.Hashes = append(out.Hashes, h.Base64())
+		}
 	}
-	if out.RootFrom, err = r.log.RootAt(ctx, from); err != nil {
+	rootFrom, err := r.log.RootAt(ctx, from)
+	if err != nil {
 		return err
 	}
-	if out.RootTo, err = r.log.RootAt(ctx, to); err != nil {
+	rootTo, err := r.log.RootAt(ctx, to)
+	if err != nil {
 		return err
 	}
-	out.Hashes = orEmpty(out.Hashes)
+	out.RootFrom, out.RootTo = rootFrom.Base64(), rootTo.Base64()
 	return r.json(http.StatusOK, out)
 }
 

@@ -145,7 +145,7 @@ func (p *page) end() error {
 		p.out = append(append(append(p.out, '"'), p.next...), '"') // base64url
 	}
 	p.out = strconv.AppendUint(append(p.out, `,"size":`...), size, 10)
-	p.out = appendHash(append(p.out, `,"root":"`...), &root)
+	p.out = append(append(p.out, `,"root":"`...), root.Base64()...) // roots are in base64 everywhere, as in checkpoints
 	p.out = append(append(append(p.out, `","checkpoint":`...), text...), "}\n"...)
 	return nil
 }

@@ -105,20 +105,12 @@ func (r *request) extendWrite() {
 
 // decode reads a small JSON object of settings: strictly, one value, no unknown members, none twice.
 func (r *request) decode(v any) error {
-	const maxSettings = 1 << 20
 	if err := r.wants("application/json"); err != nil {
 		return err
 	}
-	if r.Header.Get("Content-Encoding") != "" {
-		return fault("unsupported-encoding", "this address takes a body as it is, without Content-Encoding")
-	}
-	body := &patientBody{r: r, patient: r.limits().Patience, until: time.Now().Add(r.limits().BodyTime)}
-	data, err := io.ReadAll(io.LimitReader(body, maxSettings+1))
+	data, err := r.readSettings()
 	if err != nil {
-		return bodyError(err)
-	}
-	if len(data) > maxSettings {
-		return fault("too-large", fmt.Sprintf("the body has more than %d bytes", maxSettings))
+		return err
 	}
 	if err := uniqueNames(data); err != nil {
 		return fault("bad-json", err.Error())
@@ -129,6 +121,23 @@ func (r *request) decode(v any) error {
 		return fault("bad-json", strings.TrimPrefix(err.Error(), "json: "))
 	}
 	return nil
+}
+
+// readSettings reads the body of a change of settings.
+func (r *request) readSettings() ([]byte, error) {
+	const maxSettings = 1 << 20
+	if r.Header.Get("Content-Encoding") != "" {
+		return nil, fault("unsupported-encoding", "this address takes a body as it is, without Content-Encoding")
+	}
+	body := &patientBody{r: r, patient: r.limits().Patience, until: time.Now().Add(r.limits().BodyTime)}
+	data, err := io.ReadAll(io.LimitReader(body, maxSettings+1))
+	if err != nil {
+		return nil, bodyError(err)
+	}
+	if len(data) > maxSettings {
+		return nil, fault("too-large", fmt.Sprintf("the body has more than %d bytes", maxSettings))
+	}
+	return data, nil
 }
 
 // uniqueNames checks that data is one JSON value in which no object has a name twice: encoding/json takes the last one, and
