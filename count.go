@@ -98,9 +98,9 @@ func (l *Log) CountBy(ctx context.Context, q Query, by string) (c Counts, err er
 		return err
 	}
 	total, bytes := map[string]uint64{}, 0
-	from := &indexCount{field: &field, values: map[string]uint64{}}
+	from := &indexCount{field: &field, segmentCount: segmentCount{values: map[string]uint64{}}}
 	if field.Root == query.Level {
-		from = &indexCount{levels: new([NumLevels]uint64)}
+		from = &indexCount{byLevel: true}
 	}
 	err = l.count(ctx, &q, &c.Count, from, values, func(p *part) error {
 		c.Missing += p.missing
@@ -121,11 +121,9 @@ func (l *Log) CountBy(ctx context.Context, q Query, by string) (c Counts, err er
 	if len(total) > maxCountValues && err == nil {
 		err = tooManyValues(c.By)
 	}
-	if from.levels != nil {
-		for v, n := range from.levels {
-			if n > 0 {
-				total[Level(v).String()] += n
-			}
+	for v, n := range from.levels {
+		if n > 0 {
+			total[Level(v).String()] += n
 		}
 	}
 	for v, n := range total {
@@ -160,7 +158,7 @@ func (l *Log) Histogram(ctx context.Context, q Query, width time.Duration) (h Hi
 		return nil
 	}
 	total := map[int64]uint64{}
-	from := &indexCount{width: int64(width), times: map[int64]uint64{}}
+	from := &indexCount{width: int64(width), segmentCount: segmentCount{times: map[int64]uint64{}}}
 	err = l.count(ctx, &q, &h.Count, from, stretch, func(p *part) error {
 		for start, n := range p.times {
 			if _, known := total[start]; !known && len(total) == maxCountValues {

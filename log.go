@@ -108,7 +108,8 @@ type Log struct {
 	epochBegan time.Time // the newest epoch in the file epochs; a writer's publisher knows better
 	epochFrom  uint64    // the index after its entry
 
-	opened opened // of segments
+	opened   opened    // of segments
+	sweepers sync.Pool // of *sweeper: buffers of searches
 
 	refreshMu sync.Mutex // read-only: one follower of the files at a time
 }

@@ -121,37 +121,52 @@ func ParseEntry(index uint64, line []byte) (Entry, error) {
 
 // newEntry decodes a proven line. The entry owns its memory.
 func newEntry(index uint64, line []byte, leaf Hash) (*Entry, error) {
-	own := slices.Clone(line)
+	var e Entry
 	var d entry.Line
-	if err := entry.Decode(own, &d); err != nil {
-		return nil, fmt.Errorf("entry %d: %w", index, err)
+	if err := e.decode(index, slices.Clone(line), leaf, &d, nil); err != nil {
+		return nil, err
 	}
-	e := &Entry{
-		Index: index, ID: ID(d.ID), Timestamp: timeOf(d.Time), Level: d.Level, Metadata: d.Metadata, PID: d.PID,
-		TraceID: string(d.TraceID), SpanID: string(d.SpanID), Control: d.Log, Leaf: leaf, Line: own,
+	return &e, nil
+}
+
+// decode fills e in from a proven line, which it keeps. hosts, if it is not nil, has the host names of other entries.
+func (e *Entry) decode(index uint64, own []byte, leaf Hash, d *entry.Line, hosts map[string]string) (err error) {
+	if err := entry.Decode(own, d); err != nil {
+		return fmt.Errorf("entry %d: %w", index, err)
 	}
+	e.Index, e.ID, e.Timestamp, e.Level, e.Metadata, e.PID = index, ID(d.ID), timeOf(d.Time), d.Level, d.Metadata, d.PID
+	e.TraceID, e.SpanID, e.Control, e.Leaf, e.Line = string(d.TraceID), string(d.SpanID), d.Log, leaf, own
 	if p, ok := d.Signature(); ok {
 		e.Producer = &p
 	}
-	var err error
-	for _, s := range []struct {
-		raw []byte
-		to  *string
-	}{{d.Message, &e.Message}, {d.Hostname, &e.Hostname}, {d.IdempotencyKey, &e.IdempotencyKey}} {
-		if s.raw == nil {
-			continue
+	host, known := hosts[string(d.Hostname)]
+	if !known {
+		if host, err = entry.Unquote(d.Hostname); err != nil {
+			return fmt.Errorf("entry %d: %w", index, err)
 		}
-		if *s.to, err = entry.Unquote(s.raw); err != nil {
-			return nil, fmt.Errorf("entry %d: %w", index, err)
+		if hosts != nil && len(hosts) < knownHosts {
+			hosts[string(d.Hostname)] = host
+		}
+	}
+	e.Hostname = host
+	if e.Message, err = entry.Unquote(d.Message); err != nil {
+		return fmt.Errorf("entry %d: %w", index, err)
+	}
+	if d.IdempotencyKey != nil {
+		if e.IdempotencyKey, err = entry.Unquote(d.IdempotencyKey); err != nil {
+			return fmt.Errorf("entry %d: %w", index, err)
 		}
 	}
 	if d.EventTime != nil {
 		if e.EventTime, err = entry.ParseEventTime(d.EventTime); err != nil {
-			return nil, fmt.Errorf("entry %d: %w", index, err)
+			return fmt.Errorf("entry %d: %w", index, err)
 		}
 	}
-	return e, nil
+	return nil
 }
+
+// knownHosts bounds how many host names one goroutine of a search remembers.
+const knownHosts = 64
 
 // Entry returns the entry at index; of one that is retired the error is a *RetiredError.
 func (l *Log) Entry(ctx context.Context, index uint64) (Entry, error) {
@@ -360,10 +375,11 @@ func (l *Log) Follow(ctx context.Context, q Query) iter.Seq2[Entry, error] {
 				break
 			}
 			stopped := false
-			err = sweep(ctx, l, s, s.entriesOf, func(found []*Entry) bool {
-				for _, e := range found {
+			err = sweep(ctx, l, s, s.entriesOf, func(found []Entry) bool {
+				for i := range found {
 					n++
-					if stopped = !yield(*e, nil) || n == s.q.Limit; stopped {
+					s.taken = n
+					if stopped = !yield(found[i], nil) || n == s.q.Limit; stopped {
 						return false
 					}
 				}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
 	"time"
 
 	"github.com/tree-of-life-system/immutable/internal/index"
@@ -38,10 +39,11 @@ func (l *Log) Search(ctx context.Context, q Query) iter.Seq2[Entry, error] {
 func (l *Log) serve(ctx context.Context, s *selection, yield func(Entry, error) bool) {
 	defer s.explainEnd()
 	n, enough := 0, false
-	err := sweep(ctx, l, s, s.entriesOf, func(found []*Entry) bool {
-		for _, e := range found {
+	err := sweep(ctx, l, s, s.entriesOf, func(found []Entry) bool {
+		for i := range found {
 			n++
-			if enough = !yield(*e, nil); enough || n == s.q.Limit {
+			s.taken = n
+			if enough = !yield(found[i], nil); enough || n == s.q.Limit {
 				return false
 			}
 		}
@@ -75,7 +77,10 @@ type selection struct {
 	fromIndex                      uint64      // entries that indexes counted
 	counting                       *indexCount // of a count: what indexes answer; nil where every entry is wanted
 
-	tally tally
+	taken int // entries that the caller has; owned by the sweep
+
+	tallyMu sync.Mutex // guards tally
+	tally   tally
 }
 
 // selectNow prepares a query for the committed state.
@@ -299,18 +304,43 @@ func (s *selection) matches(w *sweeper, visit func(i int, index uint64) (more bo
 	return nil
 }
 
+// sharedLines bounds the memory that the lines of some entries share: whoever keeps one of them keeps so much.
+const sharedLines = 8 << 10
+
 // entriesOf are the selected entries of a group.
-func (s *selection) entriesOf(w *sweeper) (found []*Entry, err error) {
-	err = s.matches(w, func(i int, at uint64) (bool, error) {
-		e, err := newEntry(at, w.group.lines[i], w.group.leaves[i])
-		if err != nil {
-			return false, err
+func (s *selection) entriesOf(w *sweeper) ([]Entry, error) {
+	w.hits = w.hits[:0]
+	size := 0
+	if err := s.matches(w, func(i int, _ uint64) (bool, error) {
+		w.hits = append(w.hits, i)
+		size += len(w.group.lines[i])
+		return len(w.hits) != s.q.Limit, nil
+	}); err != nil {
+		return nil, err
+	}
+	w.tally.Matches += uint64(len(w.hits))
+	if len(w.hits) == 0 {
+		return nil, nil
+	}
+	if w.hosts == nil {
+		w.hosts = map[string]string{}
+	}
+	found := make([]Entry, len(w.hits))
+	var shared []byte
+	for n, i := range w.hits {
+		line := w.group.lines[i]
+		if len(line) > cap(shared)-len(shared) {
+			shared = make([]byte, 0, max(len(line), min(size, sharedLines)))
 		}
-		found = append(found, e)
-		return len(found) != s.q.Limit, nil
-	})
-	w.tally.Matches += uint64(len(found))
-	return found, err
+		from := len(shared)
+		shared = append(shared, line...)
+		size -= len(line)
+		own := shared[from:len(shared):len(shared)]
+		if err := found[n].decode(w.group.number*tree.GroupSize+uint64(i), own, w.group.leaves[i], &w.line, w.hosts); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
 }
 
 // A Filter is a parsed query text, for those who want to check it or to mark what it found.

@@ -287,6 +287,36 @@ func variedEvents(n int) (out []Event) {
 	return out
 }
 
+// TestCountByCountsAValueOnceAnEntry, as the entries do, where an index answers.
+func TestCountByCountsAValueOnceAnEntry(t *testing.T) {
+	l, _ := sealedLog(t)
+	var events []Event
+	for i := range 2 * 256 {
+		events = append(events, Event{Message: "groups of a user", Metadata: Fields{"group": [][]string{{"a", "a"}, {"b"}, {"a", "b", "a"}, {}}[i%4], "half": i%2 == 0}})
+	}
+	_, err := l.Append(context.Background(), events...)
+	must(t, err)
+	must(t, l.Rotate(context.Background()))
+	for _, text := range []string{"", "groups", "half:true", "since:2000-01-01 half:false"} {
+		for _, by := range []string{"group", "half", "level", "hostname", "user.name", "absent"} {
+			got, err := l.CountBy(context.Background(), Query{Text: text}, by)
+			must(t, err)
+			want, err := l.CountBy(context.Background(), Query{Text: text, Verified: true}, by)
+			must(t, err)
+			if !slices.Equal(got.Rows, want.Rows) || got.N != want.N || got.Missing != want.Missing || want.Sealed {
+				t.Errorf("%q by %s: %+v, verified %+v", text, by, got, want)
+			}
+		}
+		got, err := l.Histogram(context.Background(), Query{Text: text}, time.Second)
+		must(t, err)
+		want, err := l.Histogram(context.Background(), Query{Text: text, Verified: true}, time.Second)
+		must(t, err)
+		if !slices.Equal(got.Buckets, want.Buckets) || got.N != want.N {
+			t.Errorf("%q: histogram %+v, verified %+v", text, got, want)
+		}
+	}
+}
+
 func TestSearchFindsWhatANaiveScanFinds(t *testing.T) {
 	l, _, entries := mixedLog(t, variedEvents(1400))
 	checkRandomQueries(t, l, entries, rounds(80, 1000))

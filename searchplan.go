@@ -1,8 +1,13 @@
 package immutable
 
 import (
+	"context"
 	"math"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
 	"github.com/tree-of-life-system/immutable/internal/index"
@@ -15,11 +20,13 @@ type stretch struct {
 	first, n uint64 // groups
 	sealed   bool
 
-	// Of a sealed segment, once the sweep comes to it:
-	plan  *query.Plan  // by its search index; nil without one
-	index *index.Index // without one, times and levels of groups, if they can decide anything
-	only  []uint64     // groups to look at, where whole says that the others are counted
-	whole bool
+	begun  bool         // what follows is there
+	listed bool         // only the groups in groups are to be looked at, in ascending order
+	groups []uint64     // of them those that no index rules out, or of a count, answers for
+	plan   *query.Plan  // of a search, by the segment's search index; nil without one
+	index  *index.Index // without one, times and levels of groups, if they can decide anything
+	counts segmentCount
+	failed error // why its search index is not used: it proved damaged
 }
 
 // stretches are the segments that hold the selection's entries, in its order.
@@ -42,15 +49,21 @@ func (l *Log) stretches(s *selection) (out []stretch) {
 	return out
 }
 
-// plan returns the groups to read, one after the other: those that no index rules out, or of a count, answers for.
-func (l *Log) plan(s *selection) func() (k uint64, ok bool) {
-	p := planner{l: l, s: s, bounds: boundsOf(s.parsed.Root), rest: l.stretches(s)}
-	s.explainPlan(p.rest)
-	return p.next
+// plan finds the groups to read: those that no index rules out, or of a count, answers for.
+func (l *Log) plan(ctx context.Context, s *selection) *planner {
+	p := &planner{ctx: ctx, l: l, s: s, bounds: boundsOf(s.parsed.Root), rest: l.stretches(s)}
+	s.segments = len(p.rest)
+	for i := range p.rest {
+		if p.rest[i].sealed {
+			s.sealed++
+		}
+	}
+	return p
 }
 
 // A planner goes through the groups of a selection.
 type planner struct {
+	ctx    context.Context
 	l      *Log
 	s      *selection
 	bounds bounds
@@ -59,50 +72,115 @@ type planner struct {
 	i      uint64 // of the groups of now
 }
 
-func (p *planner) next() (k uint64, ok bool) {
+// next is the next group to read. sure is how many entries of it are selected for sure, as far as an index says.
+func (p *planner) next() (k uint64, sure int, ok bool) {
 	for {
-		if p.i == p.now.n {
-			if len(p.rest) == 0 {
-				return 0, false
-			}
-			p.i, p.now, p.rest = 0, p.rest[0], p.rest[1:]
-			if p.now.sealed && !p.s.q.Verified && (!p.s.all || p.s.counting != nil) {
-				p.begin()
-			}
+		at := &p.now
+		n := at.n
+		if at.listed {
+			n = uint64(len(at.groups))
 		}
-		k := p.now.first + p.i
+		if p.i == n {
+			if len(p.rest) == 0 || p.ctx.Err() != nil {
+				return 0, 0, false
+			}
+			p.enter()
+			continue
+		}
+		i := p.i
 		if p.s.newest {
-			k = p.now.first + p.now.n - 1 - p.i
+			i = n - 1 - i
 		}
 		p.i++
-		if !p.skip(k) {
-			return k, true
+		if k = at.first + i; at.listed {
+			k = at.groups[i]
+		}
+		if sure, ok = p.read(k); ok {
+			return k, sure, true
 		}
 		p.s.skipped++
 	}
 }
 
-// begin opens the indexes of the segment that the planner came to.
-func (p *planner) begin() {
-	if x := p.l.searchIndex(p.now.first); x != nil {
-		var err error
-		p.now.plan, err = query.NewPlan(p.s.parsed.Root, x, p.s.low, p.s.high)
-		if err == nil && p.s.counting != nil {
-			err = p.s.counting.begin(p)
-		}
-		if err == nil {
-			return
-		}
-		p.damaged(err)
+// enter goes on to the next segment.
+func (p *planner) enter() {
+	if p.usesIndex(&p.rest[0]) && !p.rest[0].begun {
+		p.begin()
+	}
+	p.i, p.now, p.rest = 0, p.rest[0], p.rest[1:]
+	if p.now.failed != nil {
+		p.damaged(p.now.failed)
 		return
 	}
-	p.without()
+	if p.now.listed {
+		p.s.skipped += p.now.n - uint64(len(p.now.groups))
+	}
+	if p.s.counting != nil {
+		p.s.counting.add(&p.now.counts)
+	}
+	if p.usesIndex(&p.now) && !p.now.listed {
+		p.without()
+	}
+}
+
+func (p *planner) usesIndex(at *stretch) bool {
+	return at.sealed && !p.s.q.Verified && (!p.s.all || p.s.counting != nil)
+}
+
+// worthGoroutines is how long one segment has to take before others are planned beside each other.
+const worthGoroutines = 100 * time.Microsecond
+
+// begin asks the index of the next segment. Where a count takes long there, it asks those of all others as well, in parallel.
+func (p *planner) begin() {
+	began := time.Now()
+	p.ask(&p.rest[0])
+	if p.s.counting == nil || time.Since(began) < worthGoroutines {
+		return
+	}
+	var running sync.WaitGroup
+	var last atomic.Int64
+	for range min(runtime.GOMAXPROCS(0), maxSweepers, len(p.rest)-1) {
+		running.Go(func() {
+			for {
+				i := last.Add(1)
+				if i >= int64(len(p.rest)) || p.ctx.Err() != nil {
+					return
+				}
+				if at := &p.rest[i]; p.usesIndex(at) {
+					p.ask(at)
+				}
+			}
+		})
+	}
+	running.Wait()
+}
+
+// ask asks a segment's search index. It changes nothing but the stretch.
+func (p *planner) ask(at *stretch) {
+	at.begun = true
+	x := p.l.searchIndex(at.first)
+	if x == nil {
+		return
+	}
+	plan, err := query.NewPlan(p.s.parsed.Root, x, p.s.low, p.s.high)
+	if err == nil {
+		if p.s.counting == nil {
+			at.plan, at.groups = plan, plan.Groups()
+		} else {
+			at.groups, err = at.counts.count(p.s.counting, plan)
+		}
+	}
+	if at.listed = err == nil; !at.listed {
+		at.failed, at.plan, at.groups, at.counts = err, nil, nil, segmentCount{}
+	}
 }
 
 // damaged goes on without a search index that proved damaged. What it has answered so far came from pages that were checked.
 func (p *planner) damaged(err error) {
 	p.l.dropSearch(p.now.first, err)
-	p.now.plan, p.now.only, p.now.whole = nil, nil, false
+	if p.now.listed { // those that were not listed were ruled out before
+		p.now.plan = nil
+	}
 	p.without()
 }
 
@@ -113,94 +191,72 @@ func (p *planner) without() {
 	}
 }
 
-// skip says whether group k need not be read.
-func (p *planner) skip(k uint64) bool {
-	at := &p.now
-	switch {
-	case at.whole:
-		_, wanted := slices.BinarySearch(at.only, k)
-		return !wanted
-	case at.plan == nil:
-		return at.index != nil && !p.bounds.may(&at.index.Groups[k-at.index.First/tree.GroupSize])
-	case !at.plan.In(k):
-		return true
-	case p.s.counting != nil:
-		answered, err := p.s.counting.group(p, k)
+// read says whether group k is to be read, and how many of its entries are selected for sure.
+func (p *planner) read(k uint64) (sure int, ok bool) {
+	switch at := &p.now; {
+	case at.plan != nil:
+		sure, may, err := at.plan.Look(k)
 		if err != nil {
 			p.damaged(err)
-			return p.skip(k)
+			return p.read(k)
 		}
-		return answered
+		return sure, may
+	case at.index != nil:
+		return 0, p.bounds.may(&at.index.Groups[k-at.index.First/tree.GroupSize])
 	}
-	may, err := at.plan.May(k)
-	if err != nil {
-		p.damaged(err)
-		return p.skip(k)
-	}
-	return !may
+	return 0, true
 }
 
-// An indexCount is what indexes answer of a count. Its owner is the planner until the sweep ends.
+// An indexCount says what is counted, and what indexes answered of it. Its owner is the planner until the sweep ends.
 type indexCount struct {
+	byLevel bool
+	field   *query.Field // by this field's values
+	width   int64        // by time, in stretches of this width
+
+	segmentCount
+}
+
+// A segmentCount is what an index answers of a count.
+type segmentCount struct {
 	n       uint64
-	levels  *[NumLevels]uint64 // by level
-	field   *query.Field       // by this field's values
+	levels  [NumLevels]uint64
 	values  map[string]uint64
 	missing uint64
-	width   int64 // by time, in stretches of this width
 	times   map[int64]uint64
 }
 
-// begin counts a segment as a whole where that is cheaper than group by group.
-func (c *indexCount) begin(p *planner) (err error) {
-	var n uint64
+// count asks a plan. It returns the groups of which the index does not know: they are to be read.
+func (c *segmentCount) count(what *indexCount, plan *query.Plan) (unsure []uint64, err error) {
 	switch {
-	case c.field != nil || c.width > 0:
-		return nil
-	case c.levels == nil:
-		n, p.now.only, err = p.now.plan.Total()
-	default:
-		var levels [NumLevels]uint64
-		if levels, p.now.only, err = p.now.plan.Levels(); err == nil {
-			for i, v := range levels {
-				c.levels[i] += v
-				n += v
-			}
+	case what.byLevel:
+		c.levels, unsure, err = plan.Levels()
+		for _, n := range c.levels {
+			c.n += n
 		}
+	case what.field != nil:
+		c.values = map[string]uint64{}
+		c.n, c.missing, unsure, err = plan.Values(*what.field, c.values)
+	case what.width > 0:
+		c.times = map[int64]uint64{}
+		c.n, unsure, err = plan.Buckets(what.width, c.times)
+	default:
+		c.n, unsure, err = plan.Total()
 	}
-	if err != nil {
-		return err
-	}
-	c.n += n
-	p.now.whole = true
-	return nil
+	return unsure, err
 }
 
-// group counts group k, unless it is to be read.
-func (c *indexCount) group(p *planner, k uint64) (answered bool, err error) {
-	plan := p.now.plan
-	yes, sure, err := plan.Select(k)
-	if err != nil || !sure {
-		return false, err
+func (c *segmentCount) add(o *segmentCount) {
+	c.n += o.n
+	c.missing += o.missing
+	for i, n := range o.levels {
+		c.levels[i] += n
 	}
-	n := uint64(yes.Len())
-	switch {
-	case n == 0:
-	case c.field != nil:
-		missing, ok, err := plan.AddValues(k, yes, *c.field, c.values)
-		if err != nil || !ok {
-			return false, err
-		}
-		c.missing += missing
-	case c.width > 0:
-		low, high, err := plan.Times(k)
-		if err != nil || low-low%c.width != high-high%c.width {
-			return false, err
-		}
-		c.times[low-low%c.width] += n
+	for v, n := range o.values {
+		c.values[v] += n
 	}
-	c.n += n
-	return true, nil
+	for at, n := range o.times {
+		c.times[at] += n
+	}
 }
 
 // bounds are what every entry of an answer has.

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/tree-of-life-system/immutable/internal/entry"
 	"github.com/tree-of-life-system/immutable/internal/query"
 	"github.com/tree-of-life-system/immutable/internal/tree"
 )
@@ -21,6 +23,11 @@ type sweeper struct {
 	offsets []int          // where each line begins in group.buf
 	matcher *query.Matcher // nil where every entry is selected
 	tally   tally
+
+	// Of entries, for one group at a time.
+	hits  []int // the selected ones, by their place in group
+	line  entry.Line
+	hosts map[string]string // host names by their spelling
 
 	// Of counts, for one group at a time.
 	fields  query.Matcher
@@ -44,74 +51,63 @@ func (t *tally) add(o tally) {
 
 // task is one group on its way through a sweep.
 type task[R any] struct {
-	k    uint64
-	done chan struct{}
-	r    R
-	err  error
+	k       uint64
+	sure    int           // entries of it that the index says are selected
+	claimed atomic.Bool   // by whoever looks at it
+	done    chan struct{} // closed by a helper when r and err are there
+	r       R
+	err     error
 }
 
 // sweep reads the groups that may have what s selects, proves them, has work look at each in parallel, and gives the
 // results to take in the order of the selection, until take returns false. When it returns nothing of it goes on.
 func sweep[R any](ctx context.Context, l *Log, s *selection, work func(*sweeper) (R, error), take func(R) bool) error {
-	next := l.plan(s)
-	w := s.newSweeper()
-	defer func() { s.tally.add(w.tally) }()
-	// The first groups are looked at here: most searches for the newest entries need no more.
-	for range 2 {
-		k, ok := next()
-		if !ok {
-			return nil
-		}
-		r, err := look(ctx, l, s, w, k, work)
-		if err != nil {
-			return err
-		}
-		s.progress(k)
-		if !take(r) {
-			return nil
-		}
-	}
-	workers := min(runtime.GOMAXPROCS(0), maxSweepers)
+	plan := l.plan(ctx, s)
 	inner, cancel := context.WithCancel(ctx)
-	order, tasks := make(chan *task[R], 2*workers), make(chan *task[R])
+	workers := min(runtime.GOMAXPROCS(0), maxSweepers)
+	tasks := make(chan *task[R], 4*workers)
 	var running sync.WaitGroup
 	defer running.Wait()
+	defer close(tasks)
 	defer cancel()
-	running.Go(func() {
-		defer close(order)
-		defer close(tasks)
-		for k, ok := next(); ok; k, ok = next() {
-			t := &task[R]{k: k, done: make(chan struct{})}
-			select {
-			case order <- t:
-			case <-inner.Done():
-				return
+	own := l.newSweeper(s)
+	defer l.endSweeper(own, s)
+	var queue []*task[R] // in the order of the selection
+	helpers, promised := 0, 0
+	for {
+		for len(queue) < 2*workers && !s.enough(promised) {
+			k, sure, ok := plan.next()
+			if !ok {
+				break
+			}
+			t := &task[R]{k: k, sure: sure, done: make(chan struct{})}
+			promised += sure
+			if queue = append(queue, t); len(queue) == 1 {
+				continue // for this goroutine
 			}
 			select {
 			case tasks <- t:
-			case <-inner.Done():
-				return
+			default: // for this goroutine, too
+			}
+			if helpers < min(workers, len(queue))-1 {
+				helpers++
+				running.Go(func() { help(inner, l, s, tasks, work) })
 			}
 		}
-	})
-	var mu sync.Mutex // guards s.tally
-	for range workers {
-		running.Go(func() {
-			w := s.newSweeper()
-			for t := range tasks {
-				t.r, t.err = look(inner, l, s, w, t.k, work)
-				close(t.done)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			s.tally.add(w.tally)
-		})
-	}
-	for t := range order {
-		select {
-		case <-t.done:
-		case <-ctx.Done():
+		if len(queue) == 0 {
 			return context.Cause(ctx)
+		}
+		t := queue[0]
+		queue = queue[1:]
+		promised -= t.sure
+		if t.claimed.CompareAndSwap(false, true) {
+			t.r, t.err = look(ctx, l, s, own, t.k, work)
+		} else {
+			select {
+			case <-t.done:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
 		}
 		if t.err != nil {
 			return t.err
@@ -121,15 +117,47 @@ func sweep[R any](ctx context.Context, l *Log, s *selection, work func(*sweeper)
 			return nil
 		}
 	}
-	return nil
 }
 
-func (s *selection) newSweeper() *sweeper {
-	w := &sweeper{}
+// help looks at groups that nobody looks at.
+func help[R any](ctx context.Context, l *Log, s *selection, tasks <-chan *task[R], work func(*sweeper) (R, error)) {
+	w := l.newSweeper(s)
+	defer l.endSweeper(w, s)
+	for t := range tasks {
+		if t.claimed.CompareAndSwap(false, true) {
+			t.r, t.err = look(ctx, l, s, w, t.k, work)
+			close(t.done)
+		}
+	}
+}
+
+// enough says whether the groups under way have so many entries for sure that no further group need be begun.
+func (s *selection) enough(promised int) bool {
+	return s.q.Limit > 0 && s.taken+promised >= s.q.Limit
+}
+
+func (l *Log) newSweeper(s *selection) *sweeper {
+	w, _ := l.sweepers.Get().(*sweeper)
+	if w == nil {
+		w = &sweeper{}
+	}
 	if !s.all {
 		w.matcher = query.NewMatcher(s.parsed)
 	}
 	return w
+}
+
+// keptGroup bounds the buffer that is kept for the next search; groups of very long lines have larger ones.
+const keptGroup = 1 << 20
+
+// endSweeper adds what a sweeper counted, and keeps its buffers for the next.
+func (l *Log) endSweeper(w *sweeper, s *selection) {
+	s.tallyMu.Lock()
+	s.tally.add(w.tally)
+	s.tallyMu.Unlock()
+	if cap(w.group.buf) <= keptGroup {
+		l.sweepers.Put(&sweeper{group: w.group, offsets: w.offsets, hits: w.hits})
+	}
 }
 
 // look reads and proves a group and has work look at it.
@@ -182,16 +210,6 @@ func (s *selection) explainEnd() {
 	if x.WithoutIndex = s.withoutIndex; x.WithoutIndex > 0 {
 		x.Notes = append(x.Notes, fmt.Sprintf("no index that fits its signed seal for %d of %d sealed segments: their entries were all read; `immutable rebuild` makes indexes again", x.WithoutIndex, s.sealed))
 	}
-}
-
-// explainPlan remembers what there is to search.
-func (s *selection) explainPlan(stretches []stretch) {
-	for i := range stretches {
-		if stretches[i].sealed {
-			s.sealed++
-		}
-	}
-	s.segments = len(stretches)
 }
 
 // progress tells the caller how far the search is: it came to group k.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
 )
@@ -57,6 +58,8 @@ type Dictionary struct {
 
 	columns []int // paths that are columns
 	codes   []*code
+
+	once sync.Once // of Prepare
 }
 
 // A Shape is a level, a message with some words left out, and the paths that an entry has.
@@ -66,6 +69,16 @@ type Shape struct {
 	Message []string // the texts between the words that are left out
 	Keys    uint16   // in KeySets; 0: any paths
 	Count   uint32   // entries
+
+	// Made by Prepare.
+	Folded []string // Message, folded
+	Words  []Word   // its words
+}
+
+// A Word of a message is folded, or left out.
+type Word struct {
+	Text string
+	Cut  bool
 }
 
 // A Path is a place in entries. The values of a column are known for each entry, those of others only by what is said of all.
@@ -90,8 +103,9 @@ type Tuple struct {
 
 // A Value is a scalar, or an empty container.
 type Value struct {
-	Text string
-	Kind Kind
+	Text   string
+	Folded string // made by Prepare
+	Kind   Kind
 }
 
 // Kinds of paths.
@@ -271,6 +285,55 @@ func (s *Search) Dictionary() (*Dictionary, error) {
 		}
 	})
 	return s.dict, s.err
+}
+
+// Prepare makes what conditions on texts are asked of, once.
+func (d *Dictionary) Prepare() {
+	d.once.Do(func() {
+		for i := range d.Shapes {
+			d.Shapes[i].prepare()
+		}
+		for _, path := range d.columns {
+			for _, t := range d.Paths[path].Tuples {
+				for i := range t.Values {
+					t.Values[i].Folded = foldShared(t.Values[i].Text)
+				}
+			}
+		}
+	})
+}
+
+func (s *Shape) prepare() {
+	s.Folded = make([]string, len(s.Message))
+	for i, part := range s.Message {
+		if i > 0 {
+			s.Words = append(s.Words, Word{Cut: true})
+		}
+		text := foldShared(part)
+		s.Folded[i] = text
+		for at := 0; at < len(text); {
+			r, n := utf8.DecodeRuneInString(text[at:])
+			from := at
+			for IsWord(r) {
+				at += n
+				r, n = utf8.DecodeRuneInString(text[at:])
+			}
+			if at > from {
+				s.Words = append(s.Words, Word{Text: text[from:at]})
+			}
+			at += n
+		}
+	}
+}
+
+// foldShared is Fold, without memory of its own where nothing changes.
+func foldShared(text string) string {
+	for i := range len(text) {
+		if c := text[i]; c >= utf8.RuneSelf || 'A' <= c && c <= 'Z' {
+			return Fold(text)
+		}
+	}
+	return text
 }
 
 // UnknownMessage is the token of groups with an entry of which the shape does not tell the message.

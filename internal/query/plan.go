@@ -101,55 +101,54 @@ func (p *Plan) where(hold func(g uint32) state) (may, whole index.Set) {
 	return may, whole
 }
 
-// Range returns the groups that have entries to look at: from … to-1.
-func (p *Plan) Range() (from, to uint64) {
+// span are the groups that have entries to look at: from … to-1.
+func (p *Plan) span() (from, to uint64) {
 	if p.low >= p.high {
 		return p.first, p.first
 	}
 	return p.low / index.GroupSize, (p.high-1)/index.GroupSize + 1
 }
 
-// In says whether group k is among those that the hashed index, times and ids leave: a first, fast answer, where May knows more.
-func (p *Plan) In(k uint64) bool {
-	g := uint32(k - p.first)
-	return g >= p.x.Covered || p.may.Has(g)
+// Groups are those that the hashed index, times and ids leave, in ascending order: a first, fast answer, where Look knows more.
+func (p *Plan) Groups() (list []uint64) {
+	from, to := p.span()
+	list = make([]uint64, 0, p.may.Len())
+	for g := range p.may.All() {
+		if k := p.first + uint64(g); k >= from && k < to {
+			list = append(list, k)
+		}
+	}
+	for k := max(from, p.first+uint64(p.x.Covered)); k < to; k++ {
+		list = append(list, k)
+	}
+	return list
 }
 
-// May says whether group k may have entries that the query selects.
-func (p *Plan) May(k uint64) (bool, error) {
-	g, in := p.number(k)
-	if !in {
-		return false, nil
-	}
+// Look says whether group k, one of Groups, may have entries that the query selects, and how many it selects for sure.
+func (p *Plan) Look(k uint64) (sure int, may bool, err error) {
+	g := uint32(k - p.first)
 	if g >= p.x.Covered {
-		return true, nil
+		return 0, true, nil
 	}
-	switch p.state(g) {
-	case none:
-		return false, nil
-	case all:
-		return true, nil
+	if p.state(g) == all {
+		yes := p.within(k, everything)
+		return yes.Len(), true, nil
 	}
 	if !p.worthwhile() {
-		return true, nil
+		return 0, true, nil
 	}
-	_, may, err := p.look(k, g)
-	return may != Bits{}, err
+	yes, some, err := p.look(k, g)
+	return yes.Len(), some != Bits{}, err
 }
 
-// Select says which entries of group k the query selects. Where sure is false the index does not know, and there may be others.
-func (p *Plan) Select(k uint64) (yes Bits, sure bool, err error) {
-	g, in := p.number(k)
-	if !in {
-		return Bits{}, true, nil
-	}
+// choose says which entries of group k, one of Groups, the query selects. Where sure is false the index does not know, and there
+// may be others.
+func (p *Plan) choose(k uint64) (yes Bits, sure bool, err error) {
+	g := uint32(k - p.first)
 	if g >= p.x.Covered {
 		return Bits{}, false, nil
 	}
-	switch p.state(g) {
-	case none:
-		return Bits{}, true, nil
-	case all:
+	if p.state(g) == all {
 		return p.within(k, everything), true, nil
 	}
 	if !p.worthwhile() {
@@ -157,12 +156,6 @@ func (p *Plan) Select(k uint64) (yes Bits, sure bool, err error) {
 	}
 	yes, may, err := p.look(k, g)
 	return yes, yes == may, err
-}
-
-// number is the group in the segment, and whether it has entries to look at.
-func (p *Plan) number(k uint64) (uint32, bool) {
-	from, to := p.Range()
-	return uint32(k - p.first), k >= from && k < to
 }
 
 // within keeps the entries to look at.
@@ -223,6 +216,7 @@ func (p *Plan) dictionary() (err error) {
 	if err != nil {
 		return err
 	}
+	d.Prepare()
 	p.d = d
 	p.columns = make([]bool, d.Columns())
 	for _, a := range p.atoms {
@@ -248,14 +242,17 @@ func (p *Plan) Levels() (levels [entry.NumLevels]uint64, unsure []uint64, err er
 	return p.tally(true)
 }
 
+// isWhole says whether all entries of the segment are to be looked at, and the index covers them.
+func (p *Plan) isWhole() bool {
+	return p.low == p.x.First && p.high == p.x.First+uint64(p.x.Groups)*index.GroupSize && p.x.Covered == p.x.Groups
+}
+
 // tally counts. Where levels do not matter all entries may count as one.
 func (p *Plan) tally(byLevel bool) (levels [entry.NumLevels]uint64, unsure []uint64, err error) {
-	from, to := p.Range()
-	whole := p.low == p.x.First && p.high == p.x.First+uint64(p.x.Groups)*index.GroupSize && p.x.Covered == p.x.Groups
 	if p.may.Len() == 0 && p.x.Covered == p.x.Groups {
 		return levels, nil, nil
 	}
-	if whole && (byLevel || p.worthwhile()) {
+	if p.isWhole() && (byLevel || p.worthwhile()) {
 		special, err := p.special()
 		if err != nil {
 			return levels, nil, err
@@ -264,15 +261,30 @@ func (p *Plan) tally(byLevel bool) (levels [entry.NumLevels]uint64, unsure []uin
 			return p.amend(levels, special, byLevel)
 		}
 	}
-	for k := from; k < to; k++ {
-		if !p.In(k) {
-			continue
+	unsure, err = p.each(p.Groups(), func(k uint64, yes Bits) (bool, error) {
+		return true, p.add(&levels, k, yes, byLevel)
+	})
+	return levels, unsure, err
+}
+
+// each calls count with the selected entries of each group that has some, and returns the groups of which the index does not know,
+// or count returns false.
+func (p *Plan) each(groups []uint64, count func(k uint64, yes Bits) (bool, error)) (unsure []uint64, err error) {
+	for _, k := range groups {
+		yes, sure, err := p.choose(k)
+		if err != nil {
+			return nil, err
 		}
-		if unsure, err = p.add(&levels, k, unsure, byLevel); err != nil {
-			return levels, nil, err
+		if sure && yes != (Bits{}) {
+			if sure, err = count(k, yes); err != nil {
+				return nil, err
+			}
+		}
+		if !sure {
+			unsure = append(unsure, k)
 		}
 	}
-	return levels, unsure, nil
+	return unsure, nil
 }
 
 // special reads the dictionary, and returns the groups of which its shapes alone do not tell.
@@ -305,8 +317,8 @@ func (p *Plan) byShape(levels *[entry.NumLevels]uint64) bool {
 
 // amend takes the special groups out of a count by shapes, and counts them one by one.
 func (p *Plan) amend(levels [entry.NumLevels]uint64, special index.Set, byLevel bool) (_ [entry.NumLevels]uint64, unsure []uint64, err error) {
+	var groups []uint64
 	for g := range special.All() {
-		k := p.first + uint64(g)
 		if err := p.load(g); err != nil {
 			return levels, nil, err
 		}
@@ -316,34 +328,27 @@ func (p *Plan) amend(levels [entry.NumLevels]uint64, special index.Set, byLevel 
 				levels[p.d.Shapes[s].Level]--
 			}
 		}
-		if unsure, err = p.add(&levels, k, unsure, byLevel); err != nil {
+		groups = append(groups[:0], p.first+uint64(g))
+		if !p.may.Has(g) {
+			continue
+		}
+		left, err := p.each(groups, func(k uint64, yes Bits) (bool, error) {
+			return true, p.add(&levels, k, yes, byLevel)
+		})
+		if err != nil {
 			return levels, nil, err
 		}
+		unsure = append(unsure, left...)
 	}
 	return levels, unsure, nil
 }
 
-// add counts group k, or notes that it is to be read.
-func (p *Plan) add(levels *[entry.NumLevels]uint64, k uint64, unsure []uint64, byLevel bool) ([]uint64, error) {
-	yes, sure, err := p.Select(k)
-	if err != nil {
-		return unsure, err
-	}
-	if !sure {
-		return append(unsure, k), nil
-	}
-	if yes == (Bits{}) {
-		return unsure, nil
-	}
+// add counts entries of group k, by level if that matters.
+func (p *Plan) add(levels *[entry.NumLevels]uint64, k uint64, of Bits, byLevel bool) error {
 	if !byLevel {
-		levels[0] += uint64(yes.Len())
-		return unsure, nil
+		levels[0] += uint64(of.Len())
+		return nil
 	}
-	return unsure, p.AddLevels(k, yes, levels)
-}
-
-// AddLevels counts entries of group k by level.
-func (p *Plan) AddLevels(k uint64, of Bits, levels *[entry.NumLevels]uint64) error {
 	at, err := p.read(k)
 	if err != nil {
 		return err
@@ -371,18 +376,63 @@ func (b *Bits) each(visit func(i int)) {
 	}
 }
 
-// Times are the lowest and highest timestamp in group k, which the index covers.
-func (p *Plan) Times(k uint64) (low, high int64, err error) {
-	if err := p.dictionary(); err != nil {
-		return 0, 0, err
+// Buckets counts by time, in stretches of so many nanoseconds: those that begin at the keys of counts. What a group has that reaches
+// over the end of a stretch is to be read.
+func (p *Plan) Buckets(width int64, counts map[int64]uint64) (n uint64, unsure []uint64, err error) {
+	if p.may.Len() == 0 && p.x.Covered == p.x.Groups {
+		return 0, nil, nil
 	}
-	t := p.d.Times[k-p.first]
-	return t[0], t[1], nil
+	if err := p.dictionary(); err != nil {
+		return 0, nil, err
+	}
+	unsure, err = p.each(p.Groups(), func(k uint64, yes Bits) (bool, error) {
+		t := p.d.Times[k-p.first]
+		start := t[0] - t[0]%width
+		if start != t[1]-t[1]%width {
+			return false, nil
+		}
+		counts[start] += uint64(yes.Len())
+		n += uint64(yes.Len())
+		return true, nil
+	})
+	return n, unsure, err
 }
 
-// AddValues counts entries of group k by the values of a field, as CountBy does: missing are those without a value. ok is
-// false where the index does not have the values of every entry.
-func (p *Plan) AddValues(k uint64, of Bits, f Field, counts map[string]uint64) (missing uint64, ok bool, err error) {
+// Values counts by the values of a field, as CountBy does: missing are the entries without a value.
+func (p *Plan) Values(f Field, counts map[string]uint64) (n, missing uint64, unsure []uint64, err error) {
+	if p.may.Len() == 0 && p.x.Covered == p.x.Groups {
+		return 0, 0, nil, nil
+	}
+	path, ok, err := p.column(f)
+	if err != nil || !ok {
+		return 0, 0, p.Groups(), err
+	}
+	if _, everything := p.root.(allPart); everything && p.isWhole() && path >= 0 {
+		n, missing = p.wholeColumn(path, counts)
+		return n, missing, nil, nil
+	}
+	unsure, err = p.each(p.Groups(), func(k uint64, yes Bits) (bool, error) {
+		n += uint64(yes.Len())
+		if path < 0 {
+			missing += uint64(yes.Len())
+			return true, nil
+		}
+		at, err := p.read(k)
+		if err != nil {
+			return false, err
+		}
+		var entries [256]uint32 // by tuple plus one
+		tuples := p.block.Tuples[p.d.Paths[path].Column-1]
+		yes.each(func(i int) { entries[tuples[at+i]]++ })
+		missing += p.addTuples(path, func(t int) uint64 { return uint64(entries[t]) }, counts) + uint64(entries[0])
+		return true, nil
+	})
+	return n, missing, unsure, err
+}
+
+// column is the path of a field, and asks for its column. ok is false where the index does not have the values of every entry;
+// the path is below 0 where no entry has it.
+func (p *Plan) column(f Field) (path int, ok bool, err error) {
 	if err := p.dictionary(); err != nil {
 		return 0, false, err
 	}
@@ -390,14 +440,12 @@ func (p *Plan) AddValues(k uint64, of Bits, f Field, counts map[string]uint64) (
 	if !isPath || f.Root != Metadata && f.Path != "" {
 		return 0, false, nil
 	}
-	for i := range p.d.Shapes {
-		if p.d.Shapes[i].Keys == 0 {
-			return 0, false, nil
-		}
+	if slices.ContainsFunc(p.d.Shapes, func(s index.Shape) bool { return s.Keys == 0 }) {
+		return 0, false, nil
 	}
-	path := slices.IndexFunc(p.d.Paths, func(at index.Path) bool { return at.Kind == kind && at.Name == f.Path })
+	path = slices.IndexFunc(p.d.Paths, func(at index.Path) bool { return at.Kind == kind && at.Name == f.Path })
 	if path < 0 {
-		return uint64(of.Len()), true, nil
+		return path, true, nil
 	}
 	column := p.d.Paths[path].Column - 1
 	if column < 0 {
@@ -406,30 +454,41 @@ func (p *Plan) AddValues(k uint64, of Bits, f Field, counts map[string]uint64) (
 	if !p.columns[column] {
 		p.columns[column], p.has = true, false
 	}
-	at, err := p.read(k)
-	if err != nil {
-		return 0, false, err
+	return path, true, nil
+}
+
+// wholeColumn counts all entries of the segment by their values at a column.
+func (p *Plan) wholeColumn(path int, counts map[string]uint64) (n, missing uint64) {
+	for i := range p.d.Shapes {
+		n += uint64(p.d.Shapes[i].Count)
 	}
-	var entries [256]uint64 // by tuple plus one
-	of.each(func(i int) { entries[p.block.Tuples[column][at+i]]++ })
-	missing = entries[0]
+	tuples := p.d.Paths[path].Tuples
+	missing = n
+	for i := range tuples {
+		missing -= min(missing, uint64(tuples[i].Count))
+	}
+	return n, missing + p.addTuples(path, func(t int) uint64 { return uint64(tuples[t-1].Count) }, counts)
+}
+
+// addTuples counts the values of tuples, of which there are so many by their number plus one. It returns how many have none.
+func (p *Plan) addTuples(path int, entries func(t int) uint64, counts map[string]uint64) (without uint64) {
 	for t, tuple := range p.d.Paths[path].Tuples {
-		n := entries[t+1]
+		n := entries(t + 1)
 		if n == 0 {
 			continue
 		}
 		none := true
-		for _, v := range tuple.Values {
-			if v.Kind.IsScalar() {
+		for i, v := range tuple.Values {
+			if v.Kind.IsScalar() && !slices.ContainsFunc(tuple.Values[:i], func(o index.Value) bool { return o.Kind.IsScalar() && o.Text == v.Text }) {
 				counts[v.Text] += n
-				none = false
 			}
+			none = none && !v.Kind.IsScalar()
 		}
 		if none {
-			missing += n
+			without += n
 		}
 	}
-	return missing, true, nil
+	return without
 }
 
 type andPart []part

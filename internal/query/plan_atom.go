@@ -14,8 +14,8 @@ import (
 type atom struct {
 	node  Node
 	scope scope
-	// holds says whether the condition holds of a text that is known; nil where no text decides.
-	holds func(text string) bool
+	// holds says whether the condition holds of a text that is known, given folded as well; nil where no text decides.
+	holds func(text, folded string) bool
 
 	// What every text of which the condition holds has: tokens. known: it has some.
 	tokens []token
@@ -30,7 +30,20 @@ type atom struct {
 	odd     index.Set // groups of which shapes alone do not tell
 	never   bool      // it rules all shapes out
 	dotted  bool      // see index.Search
+
+	// What shapes tell in a group, in which classes are kept for the next group.
+	classes []uint8  // by shape: sureLine, maybeLine
+	depend  []uint16 // shapes whose class the group decides
+	rested  bool     // in the group that classes is for: it may have the tokens
+	had     uint64   // and it had these
+	plain   bool     // all classes are 0 and stay so
 }
+
+// Classes of shapes: entries of which the condition holds, and of which it may.
+const (
+	sureLine  = 1
+	maybeLine = 2
+)
 
 // A token is something that texts have, and where it is.
 type token struct {
@@ -53,7 +66,7 @@ const unknownWord = 1 << 63
 // A columnAnswer says for which tuples of a column the condition holds.
 type columnAnswer struct {
 	column, path int
-	hit          []bool // by the tuple's number plus one
+	hit          *[256]uint8 // by the tuple's number plus one: 1 where it holds
 }
 
 // A scope says which texts of an entry count.
@@ -93,15 +106,17 @@ var kindOfPath = map[Root]byte{
 func (p *Plan) atom(n Node) (part, error) {
 	a := &atom{node: n}
 	var hashes []uint64
-	folded := func(holds func(text string) bool) func(string) bool {
-		return func(text string) bool { return holds(index.Fold(text)) }
+	folded := func(holds func(text string) bool) func(string, string) bool {
+		return func(_, folded string) bool { return holds(folded) }
 	}
 	switch n := n.(type) {
 	case Since, Until:
 		return timePart{n: n}, nil
 	case Phrase:
 		a.scope = scopeOf(n.In)
-		a.holds = folded(func(text string) bool { return hasPhrase([]byte(text), n.Words, n.Begin) })
+		a.holds = folded(func(text string) bool {
+			return strings.Contains(text, n.Words[0]) && hasPhrase([]byte(text), n.Words, n.Begin)
+		})
 		words := n.Words
 		if n.Begin {
 			words = words[:len(words)-1]
@@ -113,7 +128,7 @@ func (p *Plan) atom(n Node) (part, error) {
 		hashes = index.PhraseTokens(innerWords(n.Text, false))
 	case Regexp:
 		a.scope = scopeOf(n.In)
-		a.holds = n.Re.MatchString
+		a.holds = func(text, _ string) bool { return n.Re.MatchString(text) }
 	case Equal:
 		if n.Field.Root == ID {
 			return idPart(n.Text), nil
@@ -136,7 +151,7 @@ func (p *Plan) atom(n Node) (part, error) {
 			return s, nil
 		}
 		a.scope = scopeOf(&n.Field)
-		a.holds = func(text string) bool { return compares([]byte(text), n.Op, &n.Operand) }
+		a.holds = func(text, _ string) bool { return compares([]byte(text), n.Op, &n.Operand) }
 		if n.Field.Root == PID && n.Op == Eq && isPlain(n.Operand.Text) {
 			if h, ok := index.MemberToken(index.PIDPath, n.Operand.Text); ok {
 				hashes = []uint64{h}
@@ -147,7 +162,7 @@ func (p *Plan) atom(n Node) (part, error) {
 			return s, nil
 		}
 		a.scope = scopeOf(&n.Field)
-		a.holds = func(text string) bool {
+		a.holds = func(text, _ string) bool {
 			return compares([]byte(text), Ge, &n.From) && compares([]byte(text), Le, &n.To)
 		}
 	case Exists:
@@ -305,6 +320,36 @@ func (a *atom) lines(p *Plan, g uint32, from int) (yes, may Bits) {
 	if a.any != nil && !a.any.Has(g) || a.never {
 		return yes, may
 	}
+	a.classify(g)
+	if !a.plain {
+		for w := range yes {
+			var y, m uint64
+			for i, id := range p.block.Shapes[from+64*w : from+64*w+64] {
+				c := uint64(a.classes[id])
+				y |= c & sureLine << i
+				m |= c >> 1 << i
+			}
+			yes[w], may[w] = y, m
+		}
+	}
+	for c := range a.columns {
+		hit, tuples := a.columns[c].hit, p.block.Tuples[a.columns[c].column]
+		for w := range yes {
+			var y uint64
+			for i, t := range tuples[from+64*w : from+64*w+64] {
+				y |= uint64(hit[t]) << i
+			}
+			yes[w] |= y
+		}
+	}
+	for w := range may {
+		may[w] |= yes[w]
+	}
+	return yes, may
+}
+
+// classify makes classes those of group g.
+func (a *atom) classify(g uint32) {
 	rest := a.rest == nil || a.rest.Has(g)
 	has := uint64(unknownWord) // tokens that the group has outside the dictionary
 	for i := range a.tokens {
@@ -312,22 +357,36 @@ func (a *atom) lines(p *Plan, g uint32, from int) (yes, may Bits) {
 			has |= 1 << i
 		}
 	}
-	for i, id := range p.block.Shapes[from : from+index.GroupSize] {
-		bit := uint64(1) << (i % 64)
-		s := &a.shapes[id]
-		hit := s.yes
-		for c := range a.columns {
-			hit = hit || a.columns[c].hit[p.block.Tuples[a.columns[c].column][from+i]]
+	if a.classes != nil && rest == a.rested && has == a.had {
+		return
+	}
+	class := func(s *shapeAnswer) (c uint8) {
+		if s.yes {
+			c = sureLine
 		}
-		switch {
-		case hit:
-			yes[i/64] |= bit
-			may[i/64] |= bit
-		case s.some, (s.rest || s.open) && rest, len(s.need) > 0 && satisfied(s.need, has):
-			may[i/64] |= bit
+		if s.some || (s.rest || s.open) && rest || len(s.need) > 0 && satisfied(s.need, has) {
+			c |= maybeLine
+		}
+		return c
+	}
+	if a.classes == nil {
+		a.classes = make([]uint8, len(a.shapes))
+		a.plain = true
+		for i := range a.shapes {
+			s := &a.shapes[i]
+			a.classes[i] = class(s)
+			if s.rest || s.open || len(s.need) > 0 {
+				a.depend = append(a.depend, uint16(i))
+			}
+			a.plain = a.plain && a.classes[i] == 0
+		}
+		a.plain = a.plain && len(a.depend) == 0
+	} else {
+		for _, i := range a.depend {
+			a.classes[i] = class(&a.shapes[i])
 		}
 	}
-	return yes, may
+	a.rested, a.had = rest, has
 }
 
 func satisfied(need []uint64, has uint64) bool {
@@ -374,16 +433,16 @@ func (s *scope) has(path *index.Path) bool {
 }
 
 func (a *atom) askColumn(i int, path *index.Path) {
-	answer := columnAnswer{column: path.Column - 1, path: i, hit: make([]bool, 256)}
+	answer := columnAnswer{column: path.Column - 1, path: i, hit: new([256]uint8)}
 	found := false
 	for t := range path.Tuples {
 		for _, v := range path.Tuples[t].Values {
 			ok := v.Kind != index.Null && a.holds == nil
 			if a.holds != nil && v.Kind.IsScalar() {
-				ok = a.holds(v.Text)
+				ok = a.holds(v.Text, v.Folded)
 			}
 			if ok {
-				answer.hit[t+1], found = true, true
+				answer.hit[t+1], found = 1, true
 				break
 			}
 		}
@@ -395,7 +454,7 @@ func (a *atom) askColumn(i int, path *index.Path) {
 
 func (a *atom) askShape(d *index.Dictionary, s *index.Shape, cut cutter, possible []bool) (out shapeAnswer) {
 	if a.scope.level {
-		out.yes = a.holds != nil && a.holds(s.Level.String())
+		out.yes = a.holds != nil && a.holds(s.Level.String(), foldedLevels[s.Level])
 		return out
 	}
 	if a.scope.message {
@@ -403,9 +462,9 @@ func (a *atom) askShape(d *index.Dictionary, s *index.Shape, cut cutter, possibl
 		case !s.Known:
 			out.open = true
 		case len(s.Message) == 1:
-			out.yes = a.inDict && a.holds(s.Message[0])
+			out.yes = a.inDict && a.holds(s.Message[0], s.Folded[0])
 		default:
-			a.askCut(s.Message, cut, &out)
+			a.askCut(s, cut, &out)
 		}
 	}
 	if a.scope.metadata || a.scope.kind != 0 {
@@ -440,19 +499,21 @@ func (a *atom) askExists(path *index.Path, possible bool, out *shapeAnswer) {
 }
 
 // askCut says what a message with words left out tells.
-func (a *atom) askCut(parts []string, cut cutter, out *shapeAnswer) {
+func (a *atom) askCut(s *index.Shape, cut cutter, out *shapeAnswer) {
 	if n, ok := a.node.(Phrase); ok {
-		out.need, out.yes = alignments(parts, n.Words, n.Begin, a.tokens)
+		out.need, out.yes = alignments(s.Words, n.Words, n.Begin, a.tokens)
 		return
 	}
 	if cut.local && a.inDict {
-		if slices.ContainsFunc(parts, a.holds) {
-			out.yes = true
-			return
+		for i, part := range s.Message {
+			if a.holds(part, s.Folded[i]) {
+				out.yes = true
+				return
+			}
 		}
 	}
 	if a.any == nil || a.any.Len() > 0 {
-		out.some = cut.crosses(parts)
+		out.some = cut.crosses(s)
 	}
 }
 
@@ -568,46 +629,44 @@ func (id idPart) lines(p *Plan, g uint32, _ int) (yes, may Bits) {
 	return state(btoi(m.Has(g))).lines()
 }
 
-// alignments says how the words can stand in a message: yes where without the words that were left out, else the sets of words, by
+// alignments says how words can stand in a message, of which some are left out: yes where without these, else the sets of words, by
 // bits, that would have to be among these.
-func alignments(parts, words []string, begin bool, tokens []token) (need []uint64, yes bool) {
-	type item struct {
-		word string
-		cut  bool
-	}
-	var items []item
-	for i, part := range parts {
-		if i > 0 {
-			items = append(items, item{cut: true})
-		}
-		for w := range index.Words(part) {
-			items = append(items, item{word: w})
-		}
-	}
+func alignments(message []index.Word, words []string, begin bool, tokens []token) (need []uint64, yes bool) {
 	exact := len(words)
 	if begin {
 		exact--
 	}
-	for from := 0; from+len(words) <= len(items); from++ {
+	for from := 0; from+len(words) <= len(message); from++ {
 		set, fits := uint64(0), true
 		for i, w := range words {
-			switch it := items[from+i]; {
-			case it.cut && i < exact && i < len(tokens):
+			switch it := message[from+i]; {
+			case it.Cut && i < exact && i < len(tokens):
 				set |= 1 << i
-			case it.cut:
+			case it.Cut:
 				set |= unknownWord
 			case i < exact:
-				fits = fits && it.word == w
+				fits = fits && it.Text == w
 			default:
-				fits = fits && strings.HasPrefix(it.word, w)
+				fits = fits && strings.HasPrefix(it.Text, w)
+			}
+			if !fits {
+				break
 			}
 		}
 		switch {
 		case fits && set == 0:
 			return nil, true
-		case fits:
+		case fits && !slices.Contains(need, set):
 			need = append(need, set)
 		}
 	}
 	return need, false
 }
+
+// foldedLevels are the levels' names.
+var foldedLevels = func() (names [entry.NumLevels]string) {
+	for i := range names {
+		names[i] = index.Fold(entry.Level(i).String())
+	}
+	return names
+}()

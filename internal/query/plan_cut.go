@@ -13,20 +13,20 @@ import (
 type cutter struct {
 	local   bool                            // where it holds of a part of a text it holds of the text
 	fits    func(path *index.Path) bool     // it may hold of a text at this path
-	crosses func(parts []string) (may bool) // it may hold of a message of these parts, with a word between each two
+	crosses func(s *index.Shape) (may bool) // it may hold of a message of the shape's parts, with a word between each two
 }
 
 func always(*index.Path) bool { return true }
 
 func (a *atom) cutter() cutter {
-	c := cutter{fits: always, crosses: func([]string) bool { return true }}
+	c := cutter{fits: always, crosses: func(*index.Shape) bool { return true }}
 	switch n := a.node.(type) {
 	case Phrase:
 		c.fits = func(path *index.Path) bool { return spells(path, strings.Join(n.Words, "")) }
 	case Substring:
 		c.local = true
 		c.fits = func(path *index.Path) bool { return spells(path, n.Text) }
-		c.crosses = func(parts []string) bool { return crossesText(parts, n.Text) }
+		c.crosses = func(s *index.Shape) bool { return crossesText(s.Folded, n.Text) }
 	case Equal:
 		c.fits = func(path *index.Path) bool { return spells(path, n.Text) }
 	case Begins:
@@ -45,7 +45,7 @@ func (a *atom) cutter() cutter {
 		c.fits = func(path *index.Path) bool {
 			return !described(path) || path.Wide || m.any([]step{{chars: func(r rune) bool { return r < 0x80 && path.Chars[r>>6]>>(r&63)&1 != 0 }, repeats: true}})
 		}
-		c.crosses = func(parts []string) bool { return m.any(stepsOf(parts)) }
+		c.crosses = func(s *index.Shape) bool { return m.any(stepsOf(s.Message)) }
 	}
 	return c
 }
@@ -77,7 +77,7 @@ func spells(path *index.Path, folded string) bool {
 	return true
 }
 
-// crossesText says whether a folded text can stand in a message of these parts, with a word between each two.
+// crossesText says whether a folded text can stand in a message of these folded parts, with a word between each two.
 func crossesText(parts []string, folded string) bool {
 	const cut = -1
 	var items []rune
@@ -85,7 +85,7 @@ func crossesText(parts []string, folded string) bool {
 		if i > 0 {
 			items = append(items, cut)
 		}
-		items = append(items, []rune(index.Fold(part))...)
+		items = append(items, []rune(part)...)
 	}
 	now, next := make([]bool, len(items)+1), make([]bool, len(items)+1)
 	for i := range items {
