@@ -46,6 +46,10 @@ func routes() []route {
 	return slices.Concat(
 		metaRoutes(),
 		streamRoutes(),
+		countRoutes(),
+		exportRoutes(),
+		jobRoutes(),
+		adminRoutes(),
 		writeRoutes(),
 		readRoutes(),
 		proveRoutes(),

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tree-of-life-system/immutable/internal/alert"
+	"github.com/tree-of-life-system/immutable/internal/monitor"
 	"github.com/tree-of-life-system/immutable/internal/tenant"
 )
 
@@ -31,6 +33,8 @@ type Authenticator interface {
 type Options struct {
 	Installation *tenant.Installation
 	Auth         Authenticator
+	Monitor      *monitor.Monitor // runs verifications; nil is not found
+	Alerts       *alert.Manager   // rules, sinks and what is wrong now; nil is not found
 
 	Metrics       http.Handler // GET /metrics; nil is not found
 	PublicMetrics bool         // /metrics needs no token
@@ -63,6 +67,8 @@ type Limits struct {
 	QuotaWait time.Duration
 	// Ingests is how many NDJSON bodies are read at once: 256, a quarter of it by one tenant. The next one is told to come back.
 	Ingests int64
+	// Exports is how many exports are written at once: 32, a quarter of it by one tenant. The next one is told to come back.
+	Exports int64
 	// Streams is how many streams there are at once, of all tenants: 10,000.
 	Streams int
 	// Heartbeat is how long a stream says nothing: 15 s.
@@ -90,6 +96,9 @@ func (l Limits) withDefaults() Limits {
 	if l.Ingests == 0 {
 		l.Ingests = 256
 	}
+	if l.Exports == 0 {
+		l.Exports = 32
+	}
 	if l.Streams == 0 {
 		l.Streams = 10_000
 	}
@@ -109,7 +118,9 @@ type Server struct {
 	table   []route
 	memory  *budget // bytes of large JSON bodies and answers
 	ingests *budget // NDJSON bodies that are being read
+	exports *budget // exports that are being written
 	streams *streams
+	changes sync.Mutex // one change of settings at a time: what a patch is applied to stays as it is until then
 
 	stopping context.Context // ends when Shutdown begins
 	stop     context.CancelFunc
@@ -130,7 +141,7 @@ func New(o Options) *Server {
 	o.Limits = o.Limits.withDefaults()
 	s := &Server{o: o, mux: http.NewServeMux(), table: routes(), memory: newBudget(o.Limits.BodyMemory), ingests: newBudget(o.Limits.Ingests)}
 	s.stopping, s.stop = context.WithCancel(context.Background())
-	s.streams = newStreams(s)
+	s.exports, s.streams = newBudget(o.Limits.Exports), newStreams(s)
 	resources := map[string]resource{}
 	for i := range s.table {
 		rt := &s.table[i]

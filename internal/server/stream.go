@@ -89,7 +89,7 @@ func streamEntries(r *request) error {
 func (r *request) streamFrom() (uint64, error) {
 	size := r.log.Size()
 	if id := r.Header.Get("Last-Event-ID"); id != "" && id != "-1" {
-		n, err := wholeNumber("Last-Event-ID", id, 0, proofMaxIndex)
+		n, err := wholeNumber("Last-Event-ID", id, 0, maxIndex)
 		if err != nil {
 			return 0, err
 		}
@@ -103,15 +103,15 @@ func (r *request) streamFrom() (uint64, error) {
 	if r.param("from") == "end" {
 		return size, nil
 	}
-	n, err := r.number("from", 0, 0, proofMaxIndex)
+	n, err := r.number("from", 0, 0, maxIndex)
 	if err == nil && n > size {
 		return 0, fault("conflict", fmt.Sprintf("the log has %d entries: from can be at most that", size)).with("size", size)
 	}
 	return n, err
 }
 
-// proofMaxIndex is the largest index that a log can have.
-const proofMaxIndex = 1<<63 - 2
+// maxIndex is the largest index that a log can have.
+const maxIndex = 1<<63 - 2
 
 // A stream is one client that follows a log. Its goroutine reads and writes; others only stop it.
 type stream struct {
