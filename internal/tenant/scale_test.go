@@ -17,13 +17,11 @@ import (
 func many(t *testing.T, dir string, n int) {
 	t.Helper()
 	in := open(t, dir)
-	admin := Local("test")
 	for i := range n {
-		x, err := in.CreateTenant(t.Context(), admin, TenantSettings{Name: fmt.Sprintf("t%03d", i)})
-		must(t, err)
-		_, err = x.CreateLog(t.Context(), admin, LogSettings{Name: "a"})
-		must(t, err)
+		must(t, in.makeTenant(&TenantSettings{Name: fmt.Sprintf("t%03d", i)}, "a"))
 	}
+	must(t, in.Close(t.Context()))
+	in = open(t, dir) // makes the logs
 	must(t, in.Close(t.Context()))
 }
 
