@@ -210,7 +210,7 @@ func ExampleLog_Proof() {
 	// Output: 1 3 <nil>
 }
 
-// Every exported name of the two public packages stands in docs/api.md, and every example that it names is there.
+// Every exported name of the public packages stands in docs/api.md, and every example that it names is there.
 func TestAPIDocumentIsComplete(t *testing.T) {
 	data, err := os.ReadFile("docs/api.md")
 	if err != nil {
@@ -220,7 +220,11 @@ func TestAPIDocumentIsComplete(t *testing.T) {
 	if !found {
 		t.Fatal("docs/api.md has no section on package proof")
 	}
-	for dir, text := range map[string]string{".": main, "proof": pure} {
+	pure, client, found := strings.Cut(pure, "\n## Package client\n")
+	if !found {
+		t.Fatal("docs/api.md has no section on package client")
+	}
+	for dir, text := range map[string]string{".": main, "proof": pure, "client": client} {
 		names := exported(t, dir)
 		if len(names) < 20 {
 			t.Errorf("only %d exported names in %s", len(names), dir)
@@ -231,9 +235,13 @@ func TestAPIDocumentIsComplete(t *testing.T) {
 			}
 		}
 	}
-	source, err := os.ReadFile("example_test.go")
-	if err != nil {
-		t.Fatal(err)
+	var source []byte
+	for _, name := range []string{"example_test.go", "client/example_test.go"} {
+		more, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source = append(source, more...)
 	}
 	for _, word := range strings.FieldsFunc(string(data), func(r rune) bool { return r != '_' && (r < '0' || r > 'z' || r > '9' && r < 'A') }) {
 		if strings.HasPrefix(word, "Example") && !strings.Contains(string(source), "func "+word+"()") {

@@ -168,6 +168,21 @@ func (r *Report) MarshalJSON() ([]byte, error) {
 	}{(*plain)(r), r.Root.Base64(), r.Chain.String()})
 }
 
+// UnmarshalJSON reads what MarshalJSON writes.
+func (r *Report) UnmarshalJSON(data []byte) error {
+	type plain Report
+	outer := struct {
+		*plain
+		Root string `json:"root"`
+	}{plain: (*plain)(r)}
+	if err := json.Unmarshal(data, &outer); err != nil {
+		return err
+	}
+	var err error
+	r.Root, err = proof.ParseHash(outer.Root)
+	return err
+}
+
 // Limits on what a report holds; beyond them things are counted only.
 const (
 	maxFindings        = 1000
