@@ -121,7 +121,7 @@ func (c *connections) longestIdle() net.Conn {
 	if front == nil {
 		return nil
 	}
-	conn := front.Value.(net.Conn) //nolint:errcheck // nothing else is in the list
+	conn := front.Value.(net.Conn)
 	c.idle.Remove(front)
 	delete(c.open, conn)
 	c.evicted++

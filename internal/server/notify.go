@@ -37,7 +37,7 @@ func (n *notifier) send(message string) error {
 	if err != nil {
 		return fmt.Errorf("notify %s: %w", n.socket, err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // a datagram has gone, or has not
 	if err := conn.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
 		return err
 	}

@@ -166,8 +166,8 @@ func readPEM(what, name string) ([]byte, error) {
 func (p *pems) sum() [sha256.Size]byte {
 	h := sha256.New()
 	for _, part := range [][]byte{p.cert, p.key, p.clientCA, []byte(p.unread)} {
-		fmt.Fprintf(h, "%d:", len(part))
-		h.Write(part)
+		one := sha256.Sum256(part)
+		h.Write(one[:])
 	}
 	return [sha256.Size]byte(h.Sum(nil))
 }
