@@ -179,6 +179,10 @@ func (g *Guard) once(ctx context.Context, name string, full bool) (bool, error) 
 	if closed {
 		return false, ErrClosed
 	}
+	if g.Sealed(name) {
+		err := g.sealed(ctx, name, func(int) error { return nil })
+		return err == nil, err
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	complete, err := check(ctx, name, full)
@@ -254,4 +258,20 @@ func (g *Guard) path(name string) string {
 		return g.l.statePath(filepath.FromSlash(rest))
 	}
 	return g.l.path(filepath.FromSlash(name))
+}
+
+// Sealed says whether a name is that of a file of a sealed segment.
+func (g *Guard) Sealed(name string) bool {
+	_, _, ok := sealedName(name)
+	return ok
+}
+
+// Parent says whether a path is, or would be, one of the directories that Dirs lists.
+func (g *Guard) Parent(path string) bool {
+	for _, name := range []string{archiveDir, indexDir, pendingDir, "tree", evidenceDir, quarantineDir} {
+		if path == g.l.path(name) {
+			return true
+		}
+	}
+	return path == g.l.dir || path == g.l.state || path == g.l.statePath(keysDir)
 }

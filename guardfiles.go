@@ -55,9 +55,7 @@ func (g *Guard) checkOf(name string) func(ctx context.Context, name string, full
 		return g.checkKey
 	}
 	if _, _, ok := sealedName(name); ok {
-		return func(ctx context.Context, name string, _ bool) (bool, error) {
-			return true, g.sealedLocked(ctx, name, func(int) error { return nil })
-		}
+		return g.checkKept // but see once: g.sealed is what looks at them
 	}
 	return nil
 }
@@ -402,29 +400,13 @@ func (g *Guard) hasNoSearch(first uint64) bool {
 	return err == nil && seal.SearchLen == 0
 }
 
+// sealed compares a file of a sealed segment with the signed seal. Others may look at other files while it reads.
 func (g *Guard) sealed(ctx context.Context, name string, pace func(int) error) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.sealedLocked(ctx, name, pace)
-}
-
-// sealedLocked compares a file of a sealed segment with the signed seal.
-func (g *Guard) sealedLocked(ctx context.Context, name string, pace func(int) error) error {
 	first, suffix, _ := sealedName(name)
-	end, ok := g.isSealed(first)
-	if !ok {
-		delete(g.seen, name) // being sealed, or retired
-		return nil
-	}
-	seal, err := g.readSeal(first, end)
-	if err != nil {
-		return err
-	}
-	if suffix == segment.SearchSuffix && seal.SearchLen == 0 {
-		return nil
-	}
-	info, err := g.look(name, suffix != segment.ArchiveSuffix) // a rebuild replaces indexes and seals
-	if err != nil {
+	g.mu.Lock()
+	info, seal, err := g.openSealed(name, first, suffix)
+	g.mu.Unlock()
+	if err != nil || info == nil {
 		return err
 	}
 	if suffix != segment.SealSuffix {
@@ -443,8 +425,28 @@ func (g *Guard) sealedLocked(ctx context.Context, name string, pace func(int) er
 			return faulty(name, 0, "its bytes are not the ones that were sealed", fmt.Sprintf("%d bytes, SHA-256 %x", n, sum), fmt.Sprintf("%d bytes, %x", length, want))
 		}
 	}
+	g.mu.Lock()
 	g.seen[name] = info
+	g.mu.Unlock()
 	return nil
+}
+
+// openSealed reads the seal and looks at the file. There is nothing to look at while the segment is being sealed, and after
+// it was retired. g.mu is held.
+func (g *Guard) openSealed(name string, first uint64, suffix string) (info fs.FileInfo, seal index.Seal, err error) {
+	end, ok := g.isSealed(first)
+	if !ok {
+		delete(g.seen, name)
+		return nil, seal, nil
+	}
+	if seal, err = g.readSeal(first, end); err != nil {
+		return nil, seal, err
+	}
+	if suffix == segment.SearchSuffix && seal.SearchLen == 0 {
+		return nil, seal, nil
+	}
+	info, err = g.look(name, suffix != segment.ArchiveSuffix) // a rebuild replaces indexes and seals
+	return info, seal, err
 }
 
 // rawMark is how far an open or pending segment was proven.

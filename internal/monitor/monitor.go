@@ -77,7 +77,7 @@ type Job struct {
 
 // Status is what the monitor knows of a log.
 type Status struct {
-	Last          immutable.Verdict `json:"last,omitempty"` // of the last full verification of this process
+	Last          immutable.Verdict `json:"last,omitempty"` // of the last full verification that this service ran
 	LastTime      time.Time         `json:"lastTime,omitzero"`
 	LastSize      uint64            `json:"lastSize"`
 	Refuted       bool              `json:"refuted"`           // something is wrong now, and no later verification said otherwise
