@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"net"
 	"net/http"
@@ -124,7 +125,7 @@ func bearer(r *http.Request) (string, error) {
 // byCertificate finds the rule for the client's certificate, which TLS has verified.
 func (a *Authenticator) byCertificate(r *http.Request) (*tenant.Principal, error) {
 	cert := r.TLS.VerifiedChains[0][0]
-	for _, t := range a.candidates(r) {
+	for t := range a.candidates(r) {
 		if p := t.ByCertificate(cert); p != nil {
 			return p, a.in.StillValid(p)
 		}
@@ -134,17 +135,20 @@ func (a *Authenticator) byCertificate(r *http.Request) (*tenant.Principal, error
 
 // candidates are the tenants whose rules are asked, in this order: the one that the request is about, the installation's own,
 // the others. A tenant's administrator can so map whom they want into their tenant, and nobody away from another's.
-func (a *Authenticator) candidates(r *http.Request) []*tenant.Tenant {
-	all := a.in.Tenants()
-	about := tenantOf(r)
-	out := make([]*tenant.Tenant, 0, len(all)+2)
-	for _, t := range all {
-		if t.Name() == about {
-			out = append(out, t)
+func (a *Authenticator) candidates(r *http.Request) iter.Seq[*tenant.Tenant] {
+	return func(yield func(*tenant.Tenant) bool) {
+		if t, err := a.in.Tenant(tenantOf(r)); err == nil && !yield(t) {
+			return
+		}
+		if !yield(a.in.System()) {
+			return
+		}
+		for _, t := range a.in.Tenants() {
+			if !yield(t) {
+				return
+			}
 		}
 	}
-	out = append(out, a.in.System())
-	return append(out, all...)
 }
 
 // tenantOf is the tenant in the request's path; empty where none is.

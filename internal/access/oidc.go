@@ -144,7 +144,7 @@ func (a *Authenticator) byJWT(r *http.Request, token string) (*tenant.Principal,
 	if len(t.Subject) == 0 || len(t.Subject) > maxSubject {
 		return nil, refuse("malformed", "the token's sub has %d bytes; 1 to %d", len(t.Subject), maxSubject)
 	}
-	for _, owner := range a.candidates(r) {
+	for owner := range a.candidates(r) {
 		p, rule := owner.ByClaims(t.Issuer, claims)
 		if p == nil {
 			continue
