@@ -283,8 +283,8 @@ func (l *Log) rebuildBelow(ctx context.Context, out *Rebuilt) error {
 
 // rebuildTree recomputes tree/ and chain from the entries, in the writer, between two batches.
 func (l *Log) rebuildTree(out *Rebuilt) error {
-	l.rebuilding.Store(true)
-	defer l.rebuilding.Store(false)
+	l.rearranged.Add(1)
+	defer l.rearranged.Add(1)
 	fresh := &Log{cfg: l.cfg, fs: l.fs, dir: l.dir, state: l.state, id: l.id, hostname: l.hostname, pid: l.pid, logger: l.logger, changed: make(chan struct{})}
 	fresh.cfg.ReadOnly = true
 	segments, err := fresh.layout()

@@ -185,8 +185,17 @@ func (g *Guard) once(ctx context.Context, name string, full bool) (bool, error) 
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	// While the writer rotates or rebuilds, what it knows and what the files are called do not fit together.
+	moving := name == openName || name == "chain" || strings.HasPrefix(name, "tree/") || strings.HasPrefix(name, pendingDir+"/")
+	before := g.l.rearranged.Load()
+	if moving && before%2 == 1 {
+		return false, nil
+	}
 	complete, err := check(ctx, name, full)
 	if err != nil {
+		if moving && g.l.rearranged.Load() != before {
+			err = nil
+		}
 		return false, err
 	}
 	return complete, nil

@@ -79,7 +79,7 @@ type Log struct {
 	stampMu    sync.Mutex            // one stamp gets its name in evidence/ at a time
 	outsiders  []outsider            // guarded by publisher.mu; set once, by startWitnessing and startOutsiders
 	witnessing *witnessing           // nil without Config.Policy and when read-only
-	rebuilding atomic.Bool           // tree/ and chain are being written again; see Guard
+	rearranged atomic.Uint64         // odd while the writer replaces immutable.log, or writes tree/ and chain again; see Guard
 	condemned  atomic.Pointer[error] // why nothing may be signed or acknowledged any more; see condemn
 	seen       keyTable
 	lines      sync.Pool // of *[]byte: lines of requests

@@ -92,6 +92,8 @@ func (w *writer) rotate() error {
 	if err != nil {
 		return fmt.Errorf("begin the next segment: %w", err)
 	}
+	l.rearranged.Add(1)
+	defer l.rearranged.Add(1)
 	name := l.path(pendingDir, segment.PendingName(l.open.first))
 	if err := l.linkPending(name); err != nil {
 		return fmt.Errorf("set the full segment aside: %w", err)
