@@ -84,7 +84,7 @@ func newAuthority(t testing.TB, c *clock) *authority {
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q,"id_token_signing_alg_values_supported":["none","HS256","RS256"]}`, a.URL, a.URL+"/keys")
+		_, _ = fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":%q,"id_token_signing_alg_values_supported":["none","HS256","RS256"]}`, a.URL, a.URL+"/keys")
 	})
 	mux.HandleFunc("GET /keys", func(w http.ResponseWriter, r *http.Request) {
 		if a.special(r, a.jwks, w) {
@@ -540,13 +540,13 @@ func TestHostileIssuersAreBounded(t *testing.T) {
 		},
 		"key set elsewhere without TLS": func(a *authority) func(http.ResponseWriter) bool {
 			return func(w http.ResponseWriter) bool {
-				fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":"http://keys.example/x"}`, a.URL)
+				_, _ = fmt.Fprintf(w, `{"issuer":%q,"jwks_uri":"http://keys.example/x"}`, a.URL)
 				return true
 			}
 		},
 		"another issuer": func(*authority) func(http.ResponseWriter) bool {
 			return func(w http.ResponseWriter) bool {
-				fmt.Fprint(w, `{"issuer":"https://evil.example","jwks_uri":"https://evil.example/keys"}`)
+				_, _ = fmt.Fprint(w, `{"issuer":"https://evil.example","jwks_uri":"https://evil.example/keys"}`)
 				return true
 			}
 		},
@@ -558,7 +558,7 @@ func TestHostileIssuersAreBounded(t *testing.T) {
 			}
 		},
 		"nonsense": func(*authority) func(http.ResponseWriter) bool {
-			return func(w http.ResponseWriter) bool { fmt.Fprint(w, "<html>"); return true }
+			return func(w http.ResponseWriter) bool { _, _ = fmt.Fprint(w, "<html>"); return true }
 		},
 	} {
 		s := newSetup(t)

@@ -164,7 +164,7 @@ func (a *Authenticator) byJWT(r *http.Request, token string) (*tenant.Principal,
 
 // unverifiedIssuer reads iss from a token, to choose whose keys to verify it with.
 func unverifiedIssuer(token string) (string, error) {
-	jws, err := jose.ParseSigned(token, algorithms())
+	jws, err := jose.ParseSignedCompact(token, algorithms())
 	if err != nil {
 		return "", refuse("malformed", "the token is no JWT with an asymmetric signature")
 	}

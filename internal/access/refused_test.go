@@ -218,7 +218,7 @@ func TestCertificatesAuthenticateOverTLS(t *testing.T) {
 		p, err := s.a.Principal(r)
 		if err != nil {
 			w.WriteHeader(http.StatusUnauthorized)
-			fmt.Fprint(w, kindOfError(err))
+			_, _ = fmt.Fprint(w, kindOfError(err))
 			return
 		}
 		_ = json.NewEncoder(w).Encode(p)

@@ -219,10 +219,10 @@ func (t *Tenant) recordLogs(ctx context.Context, first immutable.Event) error {
 // recordStop records the stop, after what is still owed.
 func (in *Installation) recordStop(ctx context.Context) error {
 	return in.eachTenant(func(t *Tenant) error {
-		if t.system.Err() != nil {
-			return nil // it was reported when it was opened
+		if t.system.Err() == nil { // else it was reported when it was opened
+			return errors.Join(t.reads.close(ctx), t.Record(ctx, nil, ServiceStop, immutable.Fields{"installation": in.id.ID}))
 		}
-		return errors.Join(t.reads.close(ctx), t.Record(ctx, nil, ServiceStop, immutable.Fields{"installation": in.id.ID}))
+		return nil
 	})
 }
 
