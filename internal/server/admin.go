@@ -137,7 +137,7 @@ func updateTenant(r *request) error {
 // settingsProblem says which setting was refused.
 func settingsProblem(err error) error {
 	if e, ok := errors.AsType[*tenant.SettingsError](err); ok {
-		return fault("bad-parameter", err.Error()).with("member", e.Field)
+		return fault("bad-settings", err.Error()).with("field", e.Field)
 	}
 	return err
 }
