@@ -28,6 +28,7 @@ type VerifyOptions struct {
 	Require     proof.Require  // which keys of its epoch must have signed a checkpoint; all, if it is not set
 	Entries     []uint64       // indexes of entries whose brackets in time the report is to have
 	NoHead      bool           // do not use what this host knows of the log
+	Cold        string         // directory to which retired segments were moved: their entries are read there; "" leaves them unread
 	Indexes     bool           // recompute every index too
 	Workers     int            // goroutines that read and hash; 0 = GOMAXPROCS
 	Progress    func(Progress) // called often, from one goroutine at a time; may be nil
@@ -49,6 +50,12 @@ type Basis = fsck.Basis
 
 // ControlEntry is an entry that the log itself wrote, as a report lists it.
 type ControlEntry = fsck.Control
+
+// RetiredReport is a segment that is retired, as a report lists it.
+type RetiredReport = fsck.Retired
+
+// HoldReport is a legal hold that is active, as a report lists it.
+type HoldReport = fsck.Hold
 
 // EpochReport is an epoch of the log's keys.
 type EpochReport = fsck.EpochReport
@@ -135,7 +142,7 @@ func verifyDir(ctx context.Context, fsys vfs.FS, dir, state string, o *VerifyOpt
 	rep, err := fsck.Check(ctx, fsck.Options{
 		FS: fsys, Dir: dir, State: state, Keys: o.Keys, Checkpoints: o.Checkpoints, Receipts: receipts,
 		Proofs: o.Proofs, Indexes: o.Indexes, Workers: o.Workers, Progress: o.Progress,
-		Epochs: o.Epochs, Policy: o.Policy, TimeRoots: o.TimeRoots, Require: o.Require, Entries: o.Entries,
+		Cold: o.Cold, Epochs: o.Epochs, Policy: o.Policy, TimeRoots: o.TimeRoots, Require: o.Require, Entries: o.Entries,
 	})
 	if err == nil && state != "" {
 		err = refuteReplaced(fsys, state, dir, rep)

@@ -27,11 +27,16 @@ const (
 type sealed struct {
 	c     *check
 	name  string
+	path  string
 	first uint64
 	file  vfs.File
 	size  int64
-	ar    *segment.Archive
+	ar    *segment.Archive // nil where only the leaves are there
+	kept  *segment.Leaves  // then these
 	err   error
+
+	on   onShelf
+	cold bool // the archive is the copy in the cold directory
 }
 
 // A unit is a job: a few groups of an archive, or its seal, which comes last.
@@ -44,6 +49,7 @@ type unit struct {
 	groups   []groupSum
 	findings []Finding
 	faults   []fault
+	retired  retiredFiles // the last unit's, of a segment with a leaves file
 	done     chan struct{}
 }
 
@@ -68,13 +74,11 @@ func (c *check) produce(p *pool, order chan<- *unit) {
 		u.done = make(chan struct{})
 		return p.submit(u) && put(p.ctx, order, u)
 	}
-	for _, first := range c.shelf.archives {
-		s := &sealed{c: c, name: "archive/" + segment.ArchiveName(first), first: first}
+	for _, on := range c.shelf.sealed {
+		s := &sealed{c: c, first: on.first, on: on}
+		s.find()
 		s.open()
-		groups := 0
-		if s.err == nil {
-			groups = s.ar.Groups()
-		}
+		groups := s.groups()
 		for from := 0; from < groups; from += groupsPerUnit {
 			if !send(&unit{s: s, from: from, to: min(from+groupsPerUnit, groups)}) {
 				s.close()
@@ -89,7 +93,11 @@ func (c *check) produce(p *pool, order chan<- *unit) {
 }
 
 func (s *sealed) open() {
-	if s.file, s.size, s.err = s.c.open(s.name); s.err != nil {
+	if s.file, s.size, s.err = s.c.openPath(s.path); s.err != nil {
+		return
+	}
+	if !s.on.archive && !s.cold {
+		s.openKept()
 		return
 	}
 	if s.ar, s.err = segment.OpenArchive(s.file, s.size); s.err != nil {
@@ -111,7 +119,12 @@ func (s *sealed) close() {
 func (u *unit) run(w *worker) {
 	defer close(u.done)
 	if u.last {
-		u.checkSeal(w)
+		if u.s.on.leaves {
+			u.hashRetired()
+		}
+		if u.s.on.archive {
+			u.checkSeal(w)
+		}
 		return
 	}
 	u.groups = make([]groupSum, u.to-u.from)
@@ -125,6 +138,10 @@ func (u *unit) run(w *worker) {
 
 // group decodes and hashes group g.
 func (w *worker) group(s *sealed, g int, sum *groupSum) {
+	if s.kept != nil {
+		w.keptGroup(s, g, sum)
+		return
+	}
 	data, err := s.ar.Group(w.buf, g)
 	if err != nil {
 		sum.err = err
@@ -193,15 +210,15 @@ func (c *check) join(j *joiner) error {
 		j.fire(proof.Hash{})
 	}
 	pending := c.shelf.pending
-	for _, first := range c.shelf.archives {
-		for len(pending) > 0 && pending[0].first <= first {
+	for _, on := range c.shelf.sealed {
+		for len(pending) > 0 && pending[0].first <= on.first {
 			r := pending[0]
 			pending = pending[1:]
 			var err error
-			if r.first == first {
+			if r.first == on.first {
 				err = j.shadow(r)
 			} else {
-				err = j.raw(r, first)
+				err = j.raw(r, on.first)
 			}
 			if err != nil {
 				return err
@@ -253,7 +270,8 @@ func (j *joiner) archive(order <-chan *unit) error {
 			s.close()
 			return nil
 		case u.from == 0:
-			joined = j.begin(s.name, s.first, s.ar.Chain())
+			joined = j.begin(s.name, s.first, j.chainBefore(s))
+			j.beginTwin(s)
 			j.c.rep.Segments++
 		}
 		if joined {
@@ -263,7 +281,7 @@ func (j *joiner) archive(order <-chan *unit) error {
 			for i := range u.groups {
 				j.group(s, u.from+i, &u.groups[i])
 			}
-			j.progress(s.ar.Offset(u.to-1) - s.ar.Offset(u.from))
+			j.progress(s.offset(u.to-1) - s.offset(u.from))
 		}
 	}
 	return j.c.ctx.Err()
@@ -297,8 +315,13 @@ func (j *joiner) group(s *sealed, g int, sum *groupSum) {
 		j.skip(end)
 		return
 	}
-	j.take(&sum.lines, s.ar.Offset(g))
+	j.take(&sum.lines, s.offset(g))
+	j.addTwin(sum)
 	j.add(sum.leaves[:], &sum.root)
+	if s.kept != nil {
+		j.timeOK = false // but for control entries, the times were not read
+		j.c.rep.RetiredEntries += groupSize
+	}
 }
 
 // endArchive compares the closing commit line, and takes what the seal's job found.
@@ -317,7 +340,8 @@ func (j *joiner) endArchive(u *unit, joined bool) {
 	if u.seal.note != nil {
 		j.checkSealKey(u.seal, false)
 	}
-	if !joined {
+	j.endRetired(u, joined)
+	if !joined || s.ar == nil {
 		return
 	}
 	size, chain, root := s.ar.Commit()
@@ -492,6 +516,10 @@ func (c *check) checkStray(name string) {
 		return
 	}
 	if c.shelf.unlisted || slices.Contains(c.shelf.archives, first) {
+		return
+	}
+	if slices.ContainsFunc(c.shelf.sealed, func(on onShelf) bool { return on.first == first }) {
+		c.note(Finding{File: "index/" + name, Offset: -1, Index: int64(first), What: "is of a segment that is retired: the retirement is not finished, and the next open for writing removes it"})
 		return
 	}
 	// A segment that was sealed after the archives were listed.

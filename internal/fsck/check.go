@@ -78,6 +78,7 @@ type check struct {
 	brackets     brackets
 	anchors      []bound // of the batch at hand
 	shelf        shelf
+	retention    retention
 	totalBytes   int64
 }
 
@@ -106,6 +107,7 @@ func (c *check) run() error {
 		return err
 	}
 	c.readQuarantine()
+	c.finishRetention(j)
 	c.finishHistory(j)
 	c.finishHead(j)
 	return c.ctx.Err()
@@ -258,8 +260,9 @@ func (c *check) path(name string) string { return filepath.Join(c.o.Dir, filepat
 
 // open opens a file of the log. It opens nothing but regular files, and no symbolic links: they
 // would bring bytes from outside the directory into its proof.
-func (c *check) open(name string) (vfs.File, int64, error) {
-	path := c.path(name)
+func (c *check) open(name string) (vfs.File, int64, error) { return c.openPath(c.path(name)) }
+
+func (c *check) openPath(path string) (vfs.File, int64, error) {
 	if err := c.checkKind(path, false); err != nil {
 		return nil, 0, err
 	}
@@ -509,7 +512,7 @@ func (c *check) readNames() {
 	for _, name := range c.list(".") {
 		switch name {
 		case identity.LogName, openName, chainName, latestName, historyName, epochsName, cosignedName, "lock", "reserve", "next":
-		case "pending", "archive", "index", "tree", "quarantine", evidenceName:
+		case "pending", "archive", "index", "tree", "quarantine", evidenceName, retiredName:
 		default:
 			c.note(Finding{File: name, Offset: -1, Index: -1, What: "is a name that the format does not know"})
 		}
@@ -536,7 +539,7 @@ func fingerprint(o *Options) string {
 		}
 	}
 	h := sha256.New()
-	for _, name := range []string{"archive", "pending", "index", "tree", "quarantine", evidenceName} {
+	for _, name := range []string{"archive", "pending", "index", "tree", "quarantine", evidenceName, retiredName} {
 		names, err := o.FS.ReadDir(filepath.Join(o.Dir, name))
 		h.Write(fmt.Appendf(nil, "%q %v\n", names, err))
 	}

@@ -58,6 +58,8 @@ func (c *check) control(file string, e *control) {
 		err = checkProducer(m)
 	case "epoch":
 		_, _, err = proof.ParseEpochEntry(e.line)
+	case "hold", "release", "retire", "restore":
+		err = c.checkRetention(kind, m, e)
 	}
 	if err != nil {
 		f.What = "the " + kind + " entry is wrong: " + err.Error()
@@ -74,6 +76,9 @@ var controlMembers = map[string]string{
 	"epoch":    "type epoch vkeys",
 	"anchor":   "type size time file sha256",
 	"producer": "type name key", "producer-end": "type name key",
+	"hold": "type id reason by", "release": "type id reason by",
+	"retire":  "type first end archive bytes seal leaves cold reason by",
+	"restore": "type first entry reason by",
 }
 
 // checkRecovery holds a recovery entry against its own index and the file that it names. Whether that file hashes to its name

@@ -36,6 +36,7 @@ type Options struct {
 	Entries     []uint64       // indexes of entries whose time brackets to report
 	Require     proof.Require  // which keys of its epoch must have signed a checkpoint; all of them, if it is not set
 
+	Cold     string         // directory to which retired segments were moved, to be read as if they were there; "" = none
 	Indexes  bool           // recompute each sealed segment's index too
 	Workers  int            // goroutines that decode and hash; 0 = GOMAXPROCS
 	Progress func(Progress) // may be nil; called often, from one goroutine at a time: it must be cheap
@@ -139,6 +140,11 @@ type Report struct {
 	LastTime    time.Time               `json:"lastTime,omitzero"`
 	Bytes       int64                   `json:"bytes"` // of the files that were read
 	Controls    []Control               `json:"controls"`
+
+	// What is not in the directory any more, as tombstones say, and the legal holds that are active.
+	Retired        []Retired `json:"retired"`
+	RetiredEntries uint64    `json:"retiredEntries"` // entries of which nothing but the leaf hashes was read
+	Holds          []Hold    `json:"holds"`
 
 	// What outside parties say about when they saw the log. A clock outside its bracket refutes nothing: it is reported here.
 	Witnessed    *Witnessed    `json:"witnessed"`    // by the policy; null without one, and where nothing is cosigned

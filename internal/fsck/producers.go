@@ -372,7 +372,7 @@ func (j *joiner) finishProducers() {
 	if rep.ProducerBad > 0 {
 		rep.Completeness = Incomplete
 	}
-	if j.epochs.lost || j.lost {
+	if j.epochs.lost || j.lost || rep.RetiredEntries > 0 && rep.Completeness != NoProducers {
 		rep.Completeness = NotKnown
 	}
 }

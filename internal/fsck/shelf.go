@@ -22,10 +22,18 @@ const (
 // A shelf is what segments there are. The raw ones are opened at once: they lose their names when they are sealed.
 type shelf struct {
 	archives []uint64
+	sealed   []onShelf // archives and retired segments, in order
 	pending  []*rawFile
 	open     *rawFile        // nil when it could not be opened
 	derived  map[string]bool // names in index/ that nobody asked for yet
 	unlisted bool            // archive/ or pending/ could not be listed: what is missing may be there
+}
+
+// onShelf is a sealed segment.
+type onShelf struct {
+	first   uint64
+	archive bool // it is there
+	leaves  bool // so is what is kept of a retired segment
 }
 
 // A rawFile is an open or pending segment, as long as it was at the beginning.
@@ -53,18 +61,18 @@ func (s *shelf) close() {
 // file goes.
 func (c *check) openShelf() {
 	s := &c.shelf
-	var archives, pending []string
+	var archives, pending, kept []string
 	for range maxListings {
 		s.close()
 		s.unlisted = false
-		archives, pending = c.names("archive"), c.names("pending")
+		archives, pending, kept = c.names("archive"), c.names("pending"), c.names(retiredName)
 		for _, name := range pending {
 			if first, ok := segment.ParseName(name, segment.PendingSuffix); ok && len(s.pending) < maxOpen {
 				s.pending = append(s.pending, c.openRaw("pending/"+name, &first))
 			}
 		}
 		s.open = c.openRaw(openName, nil)
-		if slices.Equal(archives, c.names("archive")) && slices.Equal(pending, c.names("pending")) {
+		if slices.Equal(archives, c.names("archive")) && slices.Equal(pending, c.names("pending")) && slices.Equal(kept, c.names(retiredName)) {
 			break
 		}
 	}
@@ -79,6 +87,7 @@ func (c *check) openShelf() {
 		}
 	}
 	c.sortPending(pending)
+	c.sortSealed(kept)
 	s.derived = map[string]bool{}
 	for _, name := range c.list("index") {
 		s.derived[name] = true
