@@ -237,11 +237,36 @@ func newCode(counts []uint32) *code {
 	return c
 }
 
-func (c *code) next(r *bitReader) int {
+// decodeAll decodes as many symbols as dst has room for, each with plus added. It is false where there are not so many.
+func decodeAll[T uint8 | uint16](c *code, r *bitReader, dst []T, plus T) bool {
 	if c.only >= 0 {
-		return c.only
+		for i := range dst {
+			dst[i] = T(c.only) + plus
+		}
+		return true
 	}
-	e := c.table[r.peek()&(1<<c.width-1)]
-	r.skip(uint(e & 0xff))
-	return int(e >> 8)
+	mask := uint64(1)<<c.width - 1
+	table := c.table[:mask+1]
+	// Eight bytes from any bit on have four words: a word has up to codeLimit bits.
+	i, pos := 0, r.pos
+	for ; i+4 <= len(dst) && pos>>3+8 <= len(r.buf); i += 4 {
+		v := binary.LittleEndian.Uint64(r.buf[pos>>3:]) >> (pos & 7)
+		out := dst[i : i+4 : i+4]
+		a := table[v&mask]
+		v >>= a & 0xff
+		b := table[v&mask]
+		v >>= b & 0xff
+		c := table[v&mask]
+		v >>= c & 0xff
+		d := table[v&mask]
+		out[0], out[1], out[2], out[3] = T(a>>8)+plus, T(b>>8)+plus, T(c>>8)+plus, T(d>>8)+plus
+		pos += int(a&0xff + b&0xff + c&0xff + d&0xff)
+	}
+	r.pos = pos
+	for ; i < len(dst); i++ {
+		e := table[r.peek()&mask]
+		r.skip(uint(e & 0xff))
+		dst[i] = T(e>>8) + plus
+	}
+	return !r.bad && r.pos <= len(r.buf)*8
 }

@@ -95,10 +95,18 @@ func TestCodesDecodeAndStayBelowTheirLimit(t *testing.T) {
 		}
 		w.align()
 		r := bitReader{buf: w.buf}
-		for _, s := range symbols {
-			if got := c.next(&r); got != s {
-				t.Fatalf("case %d: got symbol %d, want %d", n, got, s)
+		got := make([]uint16, len(symbols))
+		if !decodeAll(c, &r, got, 7) {
+			t.Fatalf("case %d: %d symbols do not decode", n, len(symbols))
+		}
+		for i, s := range symbols {
+			if int(got[i]) != s+7 {
+				t.Fatalf("case %d: symbol %d: got %d, want %d", n, i, got[i]-7, s)
 			}
+		}
+		// A code of several symbols has words of a bit or more each.
+		if r := (bitReader{buf: w.buf}); used > 1 && decodeAll(c, &r, make([]uint16, len(symbols)+8*len(w.buf)), 0) {
+			t.Errorf("case %d: decodes more symbols than there are", n)
 		}
 		if used == 1 && len(w.buf) != 0 {
 			t.Errorf("case %d: a single symbol takes bits", n)

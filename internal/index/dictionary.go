@@ -70,7 +70,7 @@ func parseDictionary(head []byte, groups uint32) (*Dictionary, error) {
 	if r.bad != nil {
 		return nil, fmt.Errorf("search index: dictionary: %w", r.bad)
 	}
-	d.codes = make([]*code, 1+len(d.columns))
+	d.decoders = make([]decoder, 1+len(d.columns))
 	return d, nil
 }
 
@@ -225,6 +225,7 @@ type Block struct {
 	Tuples [][]uint8
 
 	tuples  [][]uint8 // memory of Tuples
+	packed  []uint8   // of the entries that have a path
 	windows []window  // of the file, one a stream: blocks that follow each other are read together
 }
 
@@ -294,16 +295,8 @@ func (s *Search) Read(b *Block, g uint32, columns []bool) error {
 	if err != nil {
 		return err
 	}
-	c := s.code(d, 0)
 	b.Shapes = slices.Grow(b.Shapes[:0], lines)[:lines]
-	for i := range b.Shapes {
-		id := c.next(bits)
-		if id >= len(d.Shapes) {
-			return errStream
-		}
-		b.Shapes[i] = uint16(id)
-	}
-	if bits.bad {
+	if !decodeAll(s.decoder(d, 0).code, bits, b.Shapes, 0) {
 		return errStream
 	}
 	b.Tuples = append(b.Tuples[:0], make([][]uint8, len(d.columns))...)
@@ -319,56 +312,64 @@ func (s *Search) Read(b *Block, g uint32, columns []bool) error {
 }
 
 func (s *Search) readColumn(d *Dictionary, b *Block, col int, n uint32) error {
-	path := d.columns[col]
-	has := make([]bool, len(d.KeySets))
-	for k, set := range d.KeySets {
-		for _, id := range set {
-			has[k] = has[k] || int(id) == path
-		}
-	}
 	bits, err := s.stream(b, 1+col, n)
 	if err != nil {
 		return err
 	}
-	c := s.code(d, 1+col)
-	out := slices.Grow(b.tuples[col][:0], len(b.Shapes))[:len(b.Shapes)]
-	b.tuples[col] = out
-	for i, id := range b.Shapes {
-		if !has[d.Shapes[id].Keys] {
-			out[i] = 0
-			continue
-		}
-		v := c.next(bits)
-		if v >= len(d.Paths[path].Tuples) {
-			return errStream
-		}
-		out[i] = uint8(v) + 1
+	of := s.decoder(d, 1+col)
+	has, there := of.has, 0
+	for _, id := range b.Shapes {
+		there += int(has[id] & 1)
 	}
-	if bits.bad {
+	// One more, which is looked at after the last and not used.
+	b.packed = slices.Grow(b.packed[:0], there+1)[:there+1]
+	if there > 0 && len(d.Paths[d.columns[col]].Tuples) == 0 || !decodeAll(of.code, bits, b.packed[:there], 1) {
 		return errStream
 	}
-	b.Tuples[col] = out
+	out := slices.Grow(b.tuples[col][:0], len(b.Shapes))[:len(b.Shapes)]
+	packed, next := b.packed, 0
+	for i, id := range b.Shapes {
+		h := has[id]
+		out[i] = packed[next] & h
+		next += int(h & 1)
+	}
+	b.tuples[col], b.Tuples[col] = out, out
 	return nil
 }
 
-// code is that of a stream, made when it is first needed.
-func (s *Search) code(d *Dictionary, stream int) *code {
+// A decoder is what decodes a stream, and of a column, has 0xff for each shape with its path and 0 for others.
+type decoder struct {
+	code *code
+	has  []uint8
+}
+
+// decoder is that of a stream, made when it is first needed.
+func (s *Search) decoder(d *Dictionary, stream int) *decoder {
 	s.codes.Lock()
 	defer s.codes.Unlock()
-	if d.codes[stream] == nil {
-		var counts []uint32
-		if stream == 0 {
-			for i := range d.Shapes {
-				counts = append(counts, d.Shapes[i].Count)
-			}
-		} else {
-			for _, t := range d.Paths[d.columns[stream-1]].Tuples {
-				counts = append(counts, t.Count)
+	of := &d.decoders[stream]
+	if of.code != nil {
+		return of
+	}
+	var counts []uint32
+	if stream == 0 {
+		for i := range d.Shapes {
+			counts = append(counts, d.Shapes[i].Count)
+		}
+	} else {
+		path := d.columns[stream-1]
+		for _, t := range d.Paths[path].Tuples {
+			counts = append(counts, t.Count)
+		}
+		of.has = make([]uint8, len(d.Shapes))
+		for i := range d.Shapes {
+			if d.HasPath(uint16(i), path) {
+				of.has[i] = 0xff
 			}
 		}
-		d.codes[stream] = newCode(counts)
 	}
-	return d.codes[stream]
+	of.code = newCode(counts)
+	return of
 }
 
 // stream finds block n of a stream.

@@ -38,7 +38,7 @@ type Search struct {
 	dict *Dictionary
 	err  error
 
-	codes sync.Mutex // guards dict.codes
+	codes sync.Mutex // guards dict.decoders
 
 	pagesMu sync.Mutex       // guards pages
 	pages   map[int64][]byte // the latest that were read for Find, by number
@@ -56,8 +56,8 @@ type Dictionary struct {
 	KeySets [][]uint16 // of paths; the first is empty and stands for sets that are not known
 	Shapes  []Shape
 
-	columns []int // paths that are columns
-	codes   []*code
+	columns  []int // paths that are columns
+	decoders []decoder
 
 	once sync.Once // of Prepare
 }

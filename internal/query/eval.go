@@ -3,6 +3,7 @@ package query
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"unicode/utf8"
@@ -15,11 +16,16 @@ import (
 type Matcher struct {
 	root  Node
 	need  need
-	first needText // what of need is looked for in a block as a whole
+	first *needText // what of need is looked for in a block as a whole
 
-	low   []byte // the block, in lower case
-	clean bool   // see isClean; of the whole block
-	hits  []int  // where first is, the first in each line
+	block []byte
+	clean bool  // see isClean; of the whole block
+	hits  []int // where first is, the first in each line
+
+	headed       bool // the next three say something
+	since, until int64
+	level        entry.Level // entry.NumLevels: any
+	rest         []Node      // conditions that all must hold beside these
 
 	index  uint64
 	line   entry.Line
@@ -33,19 +39,21 @@ type Matcher struct {
 func NewMatcher(q *Query) *Matcher {
 	m := &Matcher{root: q.Root, need: needOf(q.Root)}
 	m.first = rarest(m.need)
+	m.head()
 	return m
 }
 
-// Block takes the bytes of some entry lines, of which Match is asked next. It says whether any of them may match.
+// Block takes the bytes of some entry lines, of which Match is asked next. It says whether any of them may match. The bytes stay as
+// they are until then.
 func (m *Matcher) Block(lines []byte) bool {
 	if m.need == nil {
 		return true
 	}
-	m.low, m.clean = appendLower(m.low[:0], lines)
+	m.block, m.clean = lines, isClean(lines)
 	if m.first == nil {
-		return !m.clean || m.need.in(m.low)
+		return !m.clean || m.need.in(lines)
 	}
-	m.hits = linesWith(m.hits[:0], m.low, m.first)
+	m.hits = linesWith(m.hits[:0], lines, m.first)
 	return !m.clean || len(m.hits) > 0
 }
 
@@ -54,12 +62,15 @@ func (m *Matcher) may(from, to int) bool {
 	if m.need == nil {
 		return true
 	}
+	line := m.block[from:to]
+	if m.first == nil {
+		return m.need.in(line) || !m.clean && !isClean(line)
+	}
 	i, _ := slices.BinarySearch(m.hits, from)
-	low := m.low[from:to]
-	if (m.first == nil || i < len(m.hits) && m.hits[i] < to) && m.need.in(low) {
+	if i < len(m.hits) && m.hits[i] < to && (m.need == need(m.first) || m.need.in(line)) {
 		return true
 	}
-	return !m.clean && !isClean(low)
+	return !m.clean && !isClean(line)
 }
 
 // Match says whether the query selects the line of the block that begins at offset from. index is the entry's.
@@ -67,33 +78,52 @@ func (m *Matcher) Match(line []byte, from int, index uint64) (bool, error) {
 	if !m.may(from, from+len(line)) {
 		return false, nil
 	}
-	if !timely(m.root, line) {
-		return false, nil
+	if m.headed {
+		if t, level, ok := entry.Peek(line); ok {
+			if !m.inHead(t, level) {
+				return false, nil
+			}
+			if m.rest == nil {
+				return true, nil
+			}
+		}
 	}
 	if err := entry.Decode(line, &m.line); err != nil {
 		return false, err
 	}
 	m.index = index
-	m.all.state = 0
+	m.all.state = noTexts
 	return m.holds(m.root), nil
 }
 
-// timely says whether the line's timestamp is within the bounds that a query begins with: most lines outside a time range
-// need no more than a look at a fixed place.
-func timely(root Node, line []byte) bool {
-	switch n := root.(type) {
-	case And:
-		for _, sub := range n.Nodes {
-			if !timely(sub, line) {
-				return false
+// head takes out of the query what the fixed places of a line tell: the bounds of the timestamp, and one level. Most lines that are
+// outside need no more than a look there, and where nothing is left, the others neither.
+func (m *Matcher) head() {
+	m.since, m.until, m.level = math.MinInt64, math.MaxInt64, entry.NumLevels
+	nodes := []Node{m.root}
+	if and, ok := m.root.(And); ok {
+		nodes = and.Nodes
+	}
+	for _, n := range nodes {
+		switch n := n.(type) {
+		case Since:
+			m.since, m.headed = max(m.since, Nano(n.At.From)), true
+			continue
+		case Until:
+			m.until, m.headed = min(m.until, Nano(n.At.From)), true
+			continue
+		case Equal:
+			if v, err := entry.ParseLevel(n.Text); err == nil && n.Field.Root == Level && m.level == entry.NumLevels {
+				m.level, m.headed = v, true
+				continue
 			}
 		}
-	case Since, Until:
-		if t, _, ok := entry.Peek(line); ok {
-			return inTime(n, t)
-		}
+		m.rest = append(m.rest, n)
 	}
-	return true
+}
+
+func (m *Matcher) inHead(unixNano int64, level entry.Level) bool {
+	return unixNano >= m.since && unixNano < m.until && (m.level == entry.NumLevels || m.level == level)
 }
 
 func inTime(n Node, unixNano int64) bool {
@@ -145,14 +175,20 @@ func (m *Matcher) holds(n Node) bool {
 	panic("query: a node of unknown type")
 }
 
-// texts are those of one entry, once somebody asked for them.
+// texts are those of one entry, as far as somebody asked for them.
 type texts struct {
-	state  int // 0: nothing, 1: the texts, 2: folded too
+	state  int // noTexts, messageText or allTexts
 	arena  []byte
 	ends   []int // of each text in arena
 	folded []byte
-	fends  []int
+	fends  []int // of those that are folded too
 }
+
+const (
+	noTexts     = iota
+	messageText // the message, which comes first and decides mostly
+	allTexts
+)
 
 // any says whether holds is true of a text: of the field's, or of any.
 func (m *Matcher) any(in *Field, holds func(text []byte) bool) bool {
@@ -164,8 +200,16 @@ func (m *Matcher) any(in *Field, holds func(text []byte) bool) bool {
 		})
 		return found
 	}
-	m.gather()
-	return anyOf(m.all.arena, m.all.ends, holds)
+	a := &m.all
+	m.gather(messageText)
+	if anyOf(a.arena, a.ends, 0, holds) {
+		return true
+	}
+	from := len(a.ends)
+	if m.gather(allTexts) {
+		return anyOf(a.arena, a.ends, from, holds)
+	}
+	return false
 }
 
 // anyFolded is any with the texts folded.
@@ -176,22 +220,27 @@ func (m *Matcher) anyFolded(in *Field, holds func(text []byte) bool) bool {
 			return holds(m.folded)
 		})
 	}
-	m.gather()
-	if a := &m.all; a.state == 1 {
-		a.state, a.folded, a.fends = 2, a.folded[:0], a.fends[:0]
-		from := 0
-		for _, end := range a.ends {
-			a.folded = index.AppendFold(a.folded, a.arena[from:end])
-			a.fends = append(a.fends, len(a.folded))
-			from = end
-		}
+	a := &m.all
+	m.gather(messageText)
+	a.fold()
+	if anyOf(a.folded, a.fends, 0, holds) {
+		return true
 	}
-	return anyOf(m.all.folded, m.all.fends, holds)
+	from := len(a.fends)
+	if m.gather(allTexts) {
+		a.fold()
+		return anyOf(a.folded, a.fends, from, holds)
+	}
+	return false
 }
 
-func anyOf(arena []byte, ends []int, holds func([]byte) bool) bool {
+// anyOf looks at the texts from number first on.
+func anyOf(arena []byte, ends []int, first int, holds func([]byte) bool) bool {
 	from := 0
-	for _, end := range ends {
+	if first > 0 {
+		from = ends[first-1]
+	}
+	for _, end := range ends[first:] {
 		if holds(arena[from:end]) {
 			return true
 		}
@@ -200,20 +249,37 @@ func anyOf(arena []byte, ends []int, holds func([]byte) bool) bool {
 	return false
 }
 
-// gather collects the entry's texts.
-func (m *Matcher) gather() {
-	a := &m.all
-	if a.state > 0 {
-		return
+// fold folds the texts that are not.
+func (a *texts) fold() {
+	from := 0
+	if n := len(a.fends); n > 0 {
+		from = a.ends[n-1]
 	}
-	a.state, a.arena, a.ends = 1, a.arena[:0], a.ends[:0]
+	for _, end := range a.ends[len(a.fends):] {
+		a.folded = index.AppendFold(a.folded, a.arena[from:end])
+		a.fends = append(a.fends, len(a.folded))
+		from = end
+	}
+}
+
+// gather collects the entry's texts as far as state. It returns false where they were there before and were all looked at.
+func (m *Matcher) gather(state int) bool {
+	a := &m.all
 	keep := func(text []byte) bool {
 		a.arena = append(a.arena, text...)
 		a.ends = append(a.ends, len(a.arena))
 		return true
 	}
-	m.visit(Field{Root: Message}, keep)
+	if a.state == noTexts {
+		a.state, a.arena, a.ends, a.folded, a.fends = messageText, a.arena[:0], a.ends[:0], a.folded[:0], a.fends[:0]
+		m.visit(Field{Root: Message}, keep)
+	}
+	if state == messageText || a.state == allTexts {
+		return false
+	}
+	a.state = allTexts
 	m.walker.Walk(m.line.Metadata, func(_, text []byte, kind index.Kind) bool { return kind == index.Null || keep(text) })
+	return true
 }
 
 // visit calls f with each scalar of a field until it returns false. The text is valid during the call.

@@ -310,44 +310,46 @@ func TestFoldedTextsKeepTheirWords(t *testing.T) {
 	}
 }
 
-func TestAppendLowerIsASCIILowerCase(t *testing.T) {
-	all := make([]byte, 0, 256*9)
-	for shift := range 9 {
-		all = all[:0]
-		for range shift {
-			all = append(all, 'Z')
-		}
-		for c := range 256 {
-			all = append(all, byte(c))
-		}
-		low, _ := appendLower(nil, all)
-		for i, got := range low {
-			want := all[i]
-			if want >= 'A' && want <= 'Z' {
-				want += 'a' - 'A'
+// TestNeedFindsTextInEitherCase at every place, among characters like its own.
+func TestNeedFindsTextInEitherCase(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 5))
+	for range 20_000 {
+		alphabet := []string{"ab", "aA", "zZyY", "a1.", "0.9", `"lL:`, "eE@` [{"}[r.IntN(7)]
+		random := func(n int) []byte {
+			b := make([]byte, n)
+			for i := range b {
+				b[i] = alphabet[r.IntN(len(alphabet))]
 			}
-			if got != want {
-				t.Fatalf("%#x becomes %#x, want %#x", all[i], got, want)
+			return b
+		}
+		text, in := lowerASCII(string(random(1+r.IntN(4)))), random(r.IntN(40))
+		if got, want := newNeedText(text).find(in), strings.Index(lowerASCII(string(in)), text); got != want {
+			t.Fatalf("%q in %q: got %d, want %d", text, in, got, want)
+		}
+	}
+	for c := range 256 {
+		low := byte(c)
+		if 'A' <= c && c <= 'Z' {
+			low += 'a' - 'A'
+		}
+		for want := range byte(0x80) {
+			if 'A' <= want && want <= 'Z' {
+				continue
+			}
+			if got := newNeedText(string(rune(want))).find([]byte{byte(c)}) == 0; got != (low == want) {
+				t.Fatalf("%#x in %#x: %v", want, c, got)
 			}
 		}
 	}
 }
 
-// TestAppendLowerKnowsWhatIsClean at every alignment.
-func TestAppendLowerKnowsWhatIsClean(t *testing.T) {
-	for _, c := range []struct {
-		text  string
-		clean bool
-	}{
-		{"plain text", true}, {`a "quote" \\ \n \t`, true}, {`\u0041`, false}, {"\u212a", false}, {"\u017f", false}, {"für 日本", true}, {`\`, true}, {"\\", true},
+func TestCleanBytesHaveNoLettersUnderOtherNames(t *testing.T) {
+	for text, clean := range map[string]bool{
+		"plain text": true, `a "quote" \\ \n \t`: true, `\u0041`: false, "\u212a": false, "\u017f": false, "für 日本": true, `\`: true,
 	} {
 		for before := range 20 {
-			for after := range 20 {
-				text := strings.Repeat("A", before) + c.text + strings.Repeat("z", after)
-				low, clean := appendLower(nil, []byte(text))
-				if clean != c.clean || clean != isClean(low) {
-					t.Fatalf("%q is clean: %v, by isClean %v, want %v", text, clean, isClean(low), c.clean)
-				}
+			if in := strings.Repeat("A", before) + text + strings.Repeat("z", before); isClean([]byte(in)) != clean {
+				t.Fatalf("%q is clean: %v", in, !clean)
 			}
 		}
 	}

@@ -2,7 +2,6 @@ package query
 
 import (
 	"bytes"
-	"encoding/binary"
 	"math"
 	"regexp/syntax"
 	"strings"
@@ -11,52 +10,128 @@ import (
 	"github.com/tree-of-life-system/immutable/internal/index"
 )
 
-// A need is what the bytes of a line, in lower case, must contain where the query selects it and the line is clean: most
+// A need is what the bytes of a line must contain, in either case, where the query selects it and the line is clean: most
 // lines are told apart without decoding them. nil is no need.
-type need interface{ in(low []byte) bool }
-
-type needText []byte
+type need interface{ in(line []byte) bool }
 
 type needAll []need
 
 type needOne []need
 
-func (n needText) in(low []byte) bool { return bytes.Contains(low, n) }
+func (n *needText) in(line []byte) bool { return n.find(line) >= 0 }
 
-func (n needAll) in(low []byte) bool {
+func (n needAll) in(line []byte) bool {
 	for _, sub := range n {
-		if !sub.in(low) {
+		if !sub.in(line) {
 			return false
 		}
 	}
 	return true
 }
 
-func (n needOne) in(low []byte) bool {
+func (n needOne) in(line []byte) bool {
 	for _, sub := range n {
-		if sub.in(low) {
+		if sub.in(line) {
 			return true
 		}
 	}
 	return false
 }
 
+// A needText is looked for by its rarest character, of which either case is jumped to.
+type needText struct {
+	text     []byte // ASCII, letters in lower case
+	at       int    // of the rarest character
+	low, upp byte   // that one; the same where the text has no letter
+}
+
+// rare has the letters that log lines have, from the rarest on.
+const rare = "zqjxkvbwyfghupcmdlonirstae"
+
+func newNeedText(text string) *needText {
+	n := &needText{text: []byte(text)}
+	best := -1
+	for i, c := range n.text {
+		// Letters before digits, which lines have many of, before what else stands between all members.
+		rank := 2 * len(rare)
+		if at := strings.IndexByte(rare, c); at >= 0 {
+			rank = at
+		} else if '0' <= c && c <= '9' {
+			rank = len(rare)
+		}
+		if best < 0 || rank < best {
+			best, n.at = rank, i
+		}
+	}
+	n.low, n.upp = n.text[n.at], n.text[n.at]
+	if 'a' <= n.low && n.low <= 'z' {
+		n.upp -= 'a' - 'A'
+	}
+	return n
+}
+
+// find is where the text is in b first, or below 0.
+func (n *needText) find(b []byte) int {
+	if n.low == n.upp { // it has no letter at all
+		return bytes.Index(b, n.text)
+	}
+	low, upp := -1, -1 // where the rarest character is next, in each case
+	for at := n.at; ; at++ {
+		if low < at {
+			low = next(b, at, n.low)
+		}
+		if upp < at {
+			upp = next(b, at, n.upp)
+		}
+		if at = min(low, upp); at-n.at+len(n.text) > len(b) {
+			return -1
+		}
+		if equalFold(b[at-n.at:], n.text) {
+			return at - n.at
+		}
+	}
+}
+
+// next is where c is in b from at on, or the end.
+func next(b []byte, at int, c byte) int {
+	if at < len(b) {
+		if i := bytes.IndexByte(b[at:], c); i >= 0 {
+			return at + i
+		}
+	}
+	return len(b)
+}
+
+// equalFold says whether b begins with text, which is ASCII with letters in lower case, in either case.
+func equalFold(b, text []byte) bool {
+	for i, want := range text {
+		c := b[i]
+		if c-'A' < 26 {
+			c |= 0x20
+		}
+		if c != want {
+			return false
+		}
+	}
+	return true
+}
+
 // isClean says that ASCII letters, digits and spaces of a decoded text stand as themselves in these bytes, in either case:
 // none is spelled with an escape, and none of the two other characters that fold to ASCII is there.
-func isClean(low []byte) bool {
-	return !bytes.Contains(low, []byte(`\u`)) && !bytes.Contains(low, []byte(kelvin)) && !bytes.Contains(low, []byte(longS))
+func isClean(b []byte) bool {
+	return !bytes.Contains(b, []byte(`\u`)) && !bytes.Contains(b, []byte(kelvin)) && !bytes.Contains(b, []byte(longS))
 }
 
 const kelvin, longS = "\u212a", "\u017f"
 
 // rarest is the text of a need that is looked for first: the longest of those that must all be there. nil if there is none.
-func rarest(n need) (best needText) {
+func rarest(n need) (best *needText) {
 	switch n := n.(type) {
-	case needText:
+	case *needText:
 		return n
 	case needAll:
 		for _, sub := range n {
-			if text := rarest(sub); len(text) > len(best) {
+			if text := rarest(sub); text != nil && (best == nil || len(text.text) > len(best.text)) {
 				best = text
 			}
 		}
@@ -65,9 +140,9 @@ func rarest(n need) (best needText) {
 }
 
 // linesWith are offsets at which text is, the first in each line that has it.
-func linesWith(dst []int, block, text []byte) []int {
+func linesWith(dst []int, block []byte, text *needText) []int {
 	for at := 0; ; {
-		i := bytes.Index(block[at:], text)
+		i := text.find(block[at:])
 		if i < 0 {
 			return dst
 		}
@@ -110,7 +185,7 @@ func needOf(n Node) need {
 		return needAll{}.with(pathNeed(n.In)...).with(regexpNeed(tree)).orNil()
 	case Equal:
 		if n.Field.Root == Level {
-			return needText(`"level":"` + n.Text + `"`)
+			return newNeedText(`"level":"` + n.Text + `"`)
 		}
 		return needAll{}.with(pathNeed(&n.Field)...).with(textNeed(n.Text)).orNil()
 	case Begins:
@@ -163,7 +238,7 @@ func textNeed(folded string) need {
 	if best == "" {
 		return nil
 	}
-	return needText(best)
+	return newNeedText(best)
 }
 
 // pathNeed are the member names that lead to a field of metadata. A dot in its path may be one in a name.
@@ -173,8 +248,7 @@ func pathNeed(f *Field) (all needAll) {
 	}
 	for name := range strings.SplitSeq(f.Path, ".") {
 		// Names are not folded when they are compared, so only ASCII letters of a name are in lower case here.
-		low, _ := appendLower(nil, []byte(name))
-		all = all.with(textNeed(string(low)))
+		all = all.with(textNeed(lowerASCII(name)))
 	}
 	return all
 }
@@ -210,49 +284,14 @@ func regexpNeed(re *syntax.Regexp) need {
 	return nil
 }
 
-const (
-	ones  = 0x0101010101010101
-	highs = 0x8080808080808080
-)
-
-// appendLower appends b with A to Z in lower case, and says whether it is clean.
-func appendLower(dst, b []byte) (out []byte, clean bool) {
-	from := len(dst)
-	dst = append(dst, b...)
-	low := dst[from:]
-	beyond, escaped := uint64(0), false
-	i := 0
-	for ; i+8 <= len(low); i += 8 {
-		x := binary.LittleEndian.Uint64(low[i:])
-		seven := x &^ highs
-		// The high bit of a byte tells whether its low seven bits are at least 'A', and at least 'Z'+1.
-		upper := (seven + ones*(0x80-'A')) &^ (seven + ones*(0x80-'Z'-1)) &^ x & highs
-		binary.LittleEndian.PutUint64(low[i:], x|upper>>2)
-		beyond |= x
-		if y := x ^ ones*'\\'; (y-ones)&^y&highs != 0 { // some byte is a backslash
-			escaped = escaped || escapes(low[i:min(i+9, len(low))])
+// lowerASCII is text with A to Z in lower case.
+func lowerASCII(text string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r + 'a' - 'A'
 		}
-	}
-	for ; i < len(low); i++ {
-		c := low[i]
-		if c-'A' < 26 {
-			low[i] = c | 0x20
-		}
-		beyond |= uint64(c)
-		escaped = escaped || escapes(low[i:min(i+2, len(low))])
-	}
-	clean = !escaped && (beyond&highs == 0 || !bytes.Contains(low, []byte(kelvin)) && !bytes.Contains(low, []byte(longS)))
-	return dst, clean
-}
-
-// escapes says whether an escape of four hex digits begins in b, but for its last byte.
-func escapes(b []byte) bool {
-	for i := 0; i+1 < len(b); i++ {
-		if b[i] == '\\' && b[i+1]|0x20 == 'u' {
-			return true
-		}
-	}
-	return false
+		return r
+	}, text)
 }
 
 // Nano is t in Unix nanoseconds; times outside their range become its ends.
