@@ -294,29 +294,3 @@ func (l *Log) ReadQuery(p *Principal, q immutable.Query) immutable.Query {
 	q.Levels = both
 	return q
 }
-
-// RotateAs records that the principal wants the open segment ended, and does it.
-func (l *Log) RotateAs(ctx context.Context, p *Principal) error {
-	if err := l.mayOperate(ctx, p, LogRotate); err != nil {
-		return err
-	}
-	return l.Log.Rotate(ctx)
-}
-
-// RotateKeysAs records that the principal wants new keys, and makes them.
-func (l *Log) RotateKeysAs(ctx context.Context, p *Principal) error {
-	if err := l.mayOperate(ctx, p, KeysRequest); err != nil {
-		return err
-	}
-	return l.Log.RotateKeys(ctx)
-}
-
-func (l *Log) mayOperate(ctx context.Context, p *Principal, action Action) error {
-	if err := p.Allow(PermManageLog, l.tenant.name, l.name); err != nil {
-		return err
-	}
-	if err := l.Err(); err != nil {
-		return err
-	}
-	return l.tenant.Record(ctx, p, action, immutable.Fields{"log": l.name, "size": l.Size()})
-}

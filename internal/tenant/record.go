@@ -18,37 +18,35 @@ type Action string
 
 // The actions. docs/tenants.md has the table, and a test compares it with actions.
 const (
-	ServiceStart     Action = "service.start"
-	ServiceStop      Action = "service.stop"
-	TenantCreate     Action = "tenant.create"
-	TenantUpdate     Action = "tenant.update"
-	TokenCreate      Action = "token.create"
-	TokenRevoke      Action = "token.revoke"
-	LogCreate        Action = "log.create"
-	LogUpdate        Action = "log.update"
-	LogOpen          Action = "log.open"
-	LogUnavailable   Action = "log.unavailable"
-	LogRotate        Action = "log.rotate"
-	LogSeal          Action = "log.seal"
-	KeysRequest      Action = "keys.request"
-	KeysRotate       Action = "keys.rotate"
-	HoldSet          Action = "hold.set"
-	HoldRelease      Action = "hold.release"
-	SegmentRetire    Action = "segment.retire"
-	ConfigChange     Action = "config.change"
-	ReadBegin        Action = "read.begin"
-	ReadEnd          Action = "read.end"
-	AuthRefused      Action = "auth.refused"
-	VerifyStarted    Action = "verify.started"
-	VerifyFinished   Action = "verify.finished"
-	FileChanged      Action = "file.changed"
-	AlertRules       Action = "alert.rules"
-	AlertRaised      Action = "alert.raised"
-	AlertResolved    Action = "alert.resolved"
-	AlertSent        Action = "alert.sent"
-	AlertFailed      Action = "alert.failed"
-	BackupFinished   Action = "backup.finished"
-	IntegrationEvent Action = "integration.event"
+	ServiceStart   Action = "service.start"
+	ServiceStop    Action = "service.stop"
+	TenantCreate   Action = "tenant.create"
+	TenantUpdate   Action = "tenant.update"
+	TokenCreate    Action = "token.create"
+	TokenRevoke    Action = "token.revoke"
+	LogCreate      Action = "log.create"
+	LogUpdate      Action = "log.update"
+	LogOpen        Action = "log.open"
+	LogUnavailable Action = "log.unavailable"
+	LogRotate      Action = "log.rotate"
+	LogSeal        Action = "log.seal"
+	KeysRotate     Action = "keys.rotate"
+	HoldSet        Action = "hold.set"
+	HoldRelease    Action = "hold.release"
+	SegmentRetire  Action = "segment.retire"
+	ConfigChange   Action = "config.change"
+	ReadBegin      Action = "read.begin"
+	ReadEnd        Action = "read.end"
+	AuthRefused    Action = "auth.refused"
+	VerifyStarted  Action = "verify.started"
+	VerifyFinished Action = "verify.finished"
+	FileChanged    Action = "file.changed"
+	AlertRules     Action = "alert.rules"
+	AlertRaised    Action = "alert.raised"
+	AlertResolved  Action = "alert.resolved"
+	AlertSent      Action = "alert.sent"
+	AlertFailed    Action = "alert.failed"
+	BackupFinished Action = "backup.finished"
 )
 
 // actionInfo is one row of the table of actions.
@@ -71,7 +69,6 @@ var actions = []actionInfo{
 	{LogUnavailable, immutable.Critical, "a log cannot be opened for appending"},
 	{LogRotate, immutable.Audit, "a rotation was asked for"},
 	{LogSeal, immutable.System, "segments were sealed"},
-	{KeysRequest, immutable.Security, "new keys for a log were asked for"},
 	{KeysRotate, immutable.Security, "the keys of a log were replaced"},
 	{HoldSet, immutable.Audit, "a legal hold was set"},
 	{HoldRelease, immutable.Audit, "a legal hold was released"},
@@ -89,7 +86,6 @@ var actions = []actionInfo{
 	{AlertSent, immutable.Info, "an alert was delivered"},
 	{AlertFailed, immutable.Error, "an alert could not be delivered"},
 	{BackupFinished, immutable.Audit, "a backup was made"},
-	{IntegrationEvent, immutable.Audit, "an integration was changed"},
 }
 
 // RecordError says that what was asked for could not be recorded in the log of the log, and so was not done: 503.
