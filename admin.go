@@ -253,7 +253,7 @@ func (l *Log) Rebuild(ctx context.Context, progress func(done, total uint64)) (*
 		if err != nil {
 			return out, err
 		}
-		if err := l.writeSeal(s.first, s.end, idx); err != nil {
+		if err := l.writeSeal(s.first, s.end, idx, archiveDir); err != nil {
 			return out, err
 		}
 		s.forgetIndexes()

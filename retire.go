@@ -512,18 +512,12 @@ func (l *Log) restore(ctx context.Context, r *Retired, o *RestoreOptions) error 
 		return err
 	}
 	name := segment.ArchiveName(r.First)
-	// The archive first lies in next/, which every open empties.
+	// Until its indexes and seal are there, the archive lies in next/, which every open empties.
 	from, tmp, final := filepath.Join(o.ColdDir, archiveDir, name), l.path(nextDir, name), l.path(archiveDir, name)
 	if err := l.copyFile(ctx, from, tmp, &want); err != nil {
 		return fmt.Errorf("restore the segment from entry %d on: %w", r.First, err)
 	}
-	if err := l.fs.Rename(tmp, final); err != nil {
-		return err
-	}
-	if err := errors.Join(l.fs.SyncDir(l.path(archiveDir)), l.fs.SyncDir(l.path(nextDir))); err != nil {
-		return err
-	}
-	a, err := l.readArchive(archiveDir + "/" + name)
+	a, err := l.readArchive(nextDir + "/" + name)
 	if err != nil {
 		return err
 	}
@@ -532,7 +526,13 @@ func (l *Log) restore(ctx context.Context, r *Retired, o *RestoreOptions) error 
 	if err != nil {
 		return err
 	}
-	if err := l.writeSeal(s.first, s.end, idx); err != nil {
+	if err := l.writeSeal(s.first, s.end, idx, nextDir); err != nil {
+		return err
+	}
+	if err := l.fs.Rename(tmp, final); err != nil {
+		return err
+	}
+	if err := errors.Join(l.fs.SyncDir(l.path(archiveDir)), l.fs.SyncDir(l.path(nextDir))); err != nil {
 		return err
 	}
 	_, err = l.retentionEntry(ctx, "a retired segment is restored", struct {

@@ -351,7 +351,7 @@ func (l *Log) seal(ctx context.Context, s *segmentFile) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", archiveName, err)
 	}
-	if err := l.writeSeal(s.first, s.end, idx); err != nil {
+	if err := l.writeSeal(s.first, s.end, idx, archiveDir); err != nil {
 		return err
 	}
 	name := l.path(pendingDir, segment.PendingName(s.first))
@@ -532,8 +532,8 @@ func (l *Log) readArchived(ctx context.Context, a *segment.Archive, s *segmentFi
 	return l.proveGroup(g, &p, at)
 }
 
-// writeSeal writes the indexes and the signed note over archive and indexes.
-func (l *Log) writeSeal(first, end uint64, idx *indexes) error {
+// writeSeal writes the indexes and the signed note over them and the archive, which lies in a directory of the log.
+func (l *Log) writeSeal(first, end uint64, idx *indexes, in string) error {
 	data := idx.Append(nil)
 	if err := l.replaceDerived(segment.IndexName(first), data); err != nil {
 		return err
@@ -542,7 +542,7 @@ func (l *Log) writeSeal(first, end uint64, idx *indexes) error {
 	if err := l.replaceDerived(segment.SearchName(first), search); err != nil {
 		return err
 	}
-	sum, length, err := l.fileDigest(l.path(archiveDir, segment.ArchiveName(first)))
+	sum, length, err := l.fileDigest(l.path(in, segment.ArchiveName(first)))
 	if err != nil {
 		return err
 	}
