@@ -238,5 +238,8 @@ func (s *service) front() *front {
 	return f
 }
 
-func (f *front) changes(change func(*http.Response) error)                    { f.answer.Store(&change) }
-func (f *front) answers(accept func(http.ResponseWriter, *http.Request) bool) { f.accept.Store(&accept) }
+func (f *front) changes(change func(*http.Response) error) { f.answer.Store(&change) }
+
+func (f *front) answers(accept func(http.ResponseWriter, *http.Request) bool) {
+	f.accept.Store(&accept)
+}

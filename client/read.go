@@ -73,12 +73,12 @@ type reader struct {
 	newest   bool
 	filtered bool
 
-	given  int    // entries so far
-	next   string // cursor
-	last   uint64 // index of the last entry, if given > 0
-	begun  bool
-	size   uint64 // of the log when the first page came: what is appended later is not of this read
-	known  uint64 // entries that the log had for certain before it began
+	given int    // entries so far
+	next  string // cursor
+	last  uint64 // index of the last entry, if given > 0
+	begun bool
+	size  uint64 // of the log when the first page came: what is appended later is not of this read
+	known uint64 // entries that the log had for certain before it began
 }
 
 // page returns the next entries, verified.

@@ -19,12 +19,14 @@ import (
 // spool is the queue that survives. It is a directory of segments, files of one line an event, each with a checksum, that are
 // only appended to and removed whole, and a file that says up to where they were delivered:
 //
-//	NNNNNNNNNNNNNNNN.spool   a header line, then lines: CRC-32C in hex, space, the event as JSON
+//	NNNNNNNNNNNNNNNN.spool   a header line, then lines: CRC-32C of the rest in hex, what was durable of the file before, in ten
+//	                         hex digits, the event as JSON
 //	position                 segment and offset of the first event that is not delivered
 //	lock
 //
-// Only the end of the newest segment can be torn by a crash, where nothing was acknowledged: that is moved to a file beside it.
-// An event whose delivery was not written down before a crash is sent again, under the same idempotency key.
+// Only the last write to the newest segment can be torn by a crash, and was not acknowledged: what is left of it is moved to a
+// file beside it. A bad line before one that was written when it was durable is damage. An event whose delivery was not written
+// down before a crash is sent again, under the same idempotency key.
 type spool struct {
 	fs     vfs.FS
 	dir    string
@@ -51,9 +53,10 @@ type spool struct {
 
 // group is what is written and synced at once.
 type group struct {
-	buf  []byte
-	done chan struct{}
-	err  error
+	lines [][]byte
+	size  int64 // of the lines in the file
+	done  chan struct{}
+	err   error
 }
 
 const (
@@ -61,7 +64,8 @@ const (
 	positionFormat = "immutable/spool-position/1"
 	positionName   = "position"
 	segmentBytes   = 8 << 20 // from which on a new segment is begun
-	maxSpoolLine   = immutable.MaxEntryBytes + 16
+	lineHead       = 8 + 1 + 10 + 1 // bytes of a line before the event
+	maxSpoolLine   = immutable.MaxEntryBytes + lineHead + 1
 	// maxSegment is more than a segment can have: what there is, and a group that was allowed in.
 	maxSegment = 2 << 30
 )
@@ -182,9 +186,9 @@ func (s *spool) scan(no uint64, newest bool) (waiting uint64, err error) {
 	}
 	rest := data[at:]
 	for len(rest) > 0 {
-		_, n := parseSpoolLine(rest)
+		_, _, n := parseSpoolLine(rest)
 		if n == 0 {
-			if !newest || anyLine(rest) {
+			if !newest || laterLine(rest, at) {
 				return 0, fmt.Errorf("%s is damaged at offset %d: events behind it may be lost; move the directory away and keep it, and begin with an empty one", name, at)
 			}
 			return waiting, s.cut(name, data, at)
@@ -233,31 +237,39 @@ func (s *spool) cut(name string, data []byte, at int64) error {
 	return f.Sync()
 }
 
-// parseSpoolLine reads the line that data begins with; n is its length, or 0 where there is no whole good line.
-func parseSpoolLine(data []byte) (event []byte, n int) {
-	end := bytes.IndexByte(data[:min(len(data), maxSpoolLine)], '\n')
-	if end < 11 || data[8] != ' ' {
-		return nil, 0
-	}
-	sum, err := strconv.ParseUint(string(data[:8]), 16, 32)
-	if event = data[9:end]; err != nil || uint32(sum) != crc32.Checksum(event, castagnoli) || event[0] != '{' {
-		return nil, 0
-	}
-	return event, end + 1
+// appendSpoolLine writes an event's line. from is what was durable of the file before the write that it is part of.
+func appendSpoolLine(dst, event []byte, from int64) []byte {
+	body := append(fmt.Appendf(nil, "%010x ", from), event...)
+	dst = fmt.Appendf(dst, "%08x ", crc32.Checksum(body, castagnoli))
+	return append(append(dst, body...), '\n')
 }
 
-// anyLine says whether a good line stands anywhere in data: then more than one write's end is damaged.
-func anyLine(data []byte) bool {
-	for {
-		next := bytes.IndexByte(data, '\n')
-		if next < 0 {
-			return false
+// parseSpoolLine reads the line that data begins with; n is its length, or 0 where there is no whole good line.
+func parseSpoolLine(data []byte) (event []byte, from int64, n int) {
+	end := bytes.IndexByte(data[:min(len(data), maxSpoolLine)], '\n')
+	if end < lineHead+2 {
+		return nil, 0, 0
+	}
+	event = data[lineHead:end]
+	from, err := strconv.ParseInt(string(data[9:lineHead-1]), 16, 64)
+	if err != nil || event[0] != '{' || !bytes.Equal(appendSpoolLine(nil, event, from), data[:end+1]) {
+		return nil, 0, 0
+	}
+	return event, from, end + 1
+}
+
+// laterLine says whether data has a line that was written when what stands at offset at was durable. It looks at every byte: a
+// newline may be what is damaged.
+func laterLine(data []byte, at int64) bool {
+	for i := 1; i+lineHead < len(data); i++ {
+		if data[i+8] != ' ' || data[i+lineHead-1] != ' ' || data[i+lineHead] != '{' {
+			continue
 		}
-		data = data[next+1:]
-		if _, n := parseSpoolLine(data); n > 0 {
+		if _, from, n := parseSpoolLine(data[i:]); n > 0 && from > at {
 			return true
 		}
 	}
+	return false
 }
 
 // begin makes a new segment the one that is written to.
@@ -288,16 +300,15 @@ func (s *spool) begin(no uint64) error {
 
 // put is durable when it returns nil. Callers that come while another's is being written share the next write and sync.
 func (s *spool) put(lines [][]byte) error {
-	var buf []byte
+	size := int64(0)
 	for _, l := range lines {
-		buf = fmt.Appendf(buf, "%08x ", crc32.Checksum(l, castagnoli))
-		buf = append(append(buf, l...), '\n')
+		size += lineHead + int64(len(l)) + 1
 	}
-	if int64(len(buf)) > s.max {
-		return fmt.Errorf("%w: %d bytes in one append, and MaxBytes is %d", immutable.ErrTooLarge, len(buf), s.max)
+	if size > s.max {
+		return fmt.Errorf("%w: %d bytes in one append, and MaxBytes is %d", immutable.ErrTooLarge, size, s.max)
 	}
 	s.mu.Lock()
-	if s.bytes+int64(len(buf)) > s.max && s.bytes > 0 {
+	if s.bytes+size > s.max && s.bytes > 0 {
 		s.mu.Unlock()
 		return errFull
 	}
@@ -305,16 +316,16 @@ func (s *spool) put(lines [][]byte) error {
 		defer s.mu.Unlock()
 		return s.failed
 	}
-	s.bytes += int64(len(buf))
+	s.bytes += size
 	g := s.group
-	g.buf = append(g.buf, buf...)
+	g.lines, g.size = append(g.lines, lines...), g.size+size
 	if s.writing {
 		s.mu.Unlock()
 		<-g.done
 		return g.err
 	}
 	s.writing = true
-	for len(s.group.buf) > 0 {
+	for len(s.group.lines) > 0 {
 		s.writeGroup()
 	}
 	s.writing = false
@@ -336,14 +347,18 @@ func (s *spool) writeGroup() {
 	if err == nil {
 		f := s.tail
 		s.mu.Unlock()
-		err = appendDurably(f, g.buf, at)
+		var buf []byte
+		for _, l := range g.lines {
+			buf = appendSpoolLine(buf, l, at)
+		}
+		err = appendDurably(f, buf, at)
 		s.mu.Lock()
 	}
 	if err == nil {
-		s.tailEnd = at + int64(len(g.buf))
+		s.tailEnd = at + g.size
 		s.ends[s.tailNo] = s.tailEnd
 	} else {
-		s.bytes -= int64(len(g.buf))
+		s.bytes -= g.size
 		err = fmt.Errorf("spool %s: %w", s.dir, err)
 		if !errors.Is(err, immutable.ErrNoSpace) {
 			s.failed = err
@@ -382,7 +397,7 @@ func (s *spool) front(entries, limit int) ([]draft, error) {
 				return nil, err
 			}
 			for len(data) > 0 && len(batch) < entries {
-				event, n := parseSpoolLine(data)
+				event, _, n := parseSpoolLine(data)
 				if n == 0 && len(batch) > 0 {
 					return batch, nil // cut by the limit, or told the next time
 				}

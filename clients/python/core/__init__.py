@@ -1,0 +1,1 @@
+"""The name under which programs of the earlier system import the logger."""
