@@ -38,6 +38,7 @@ number. Exit code: 0 all are in the log · 1 some were rejected · 2 it stopped 
   --on-error skip|stop   what a rejected record does (default skip)
   --receipts FILE        keep the receipts in this book, to hold the log to them later: ` + "`immutable verify DIR --receipts FILE`" + `
   --producer KEYFILE     sign and number each entry as this source: see ` + "`immutable producer -h`" + `
+  --events               each line is an event of ours and nothing else, and may also say hostname, pid and producer
   --each                 with --json: a line for each record in place of {"first","last"}, its receipt {"line":N,"index":…,"id":…,
                          "hash":…,"leaf":…,"timestamp":…} or {"line":N,"error":…}
   --batch N              at most N entries in one commit (default 8192)` + dirFlags + writeFlags + commonFlags
@@ -55,6 +56,7 @@ func setupAppend(c *call) func() error {
 	c.set.StringVar(&a.keyFile, "producer", "", "")
 	c.set.StringVar(&a.bookFile, "receipts", "", "")
 	c.set.BoolVar(&a.each, "each", false, "")
+	c.set.BoolVar(&a.o.Events, "events", false, "")
 	return func() error {
 		var err error
 		if a.o.Format, err = intake.ParseFormat(*format); err != nil {
