@@ -315,6 +315,10 @@ func (j *joiner) group(s *sealed, g int, sum *groupSum) {
 		j.skip(end)
 		return
 	}
+	if s.kept != nil && j.keptDiffers(s, g, sum) {
+		j.skip(s.first + uint64(g+1)*groupSize)
+		return
+	}
 	j.take(&sum.lines, s.offset(g))
 	j.addTwin(sum)
 	j.add(sum.leaves[:], &sum.root)

@@ -168,6 +168,26 @@ func (w *worker) keptGroup(s *sealed, g int, sum *groupSum) {
 	sum.lines = l
 }
 
+// keptDiffers says whether leaf hashes that stand for entries contradict both tree/1 and chain, which were made from the entries;
+// then those two stand in for them, so that what follows, the tombstone among it, can be checked.
+func (j *joiner) keptDiffers(s *sealed, g int, sum *groupSum) bool {
+	k := s.first/groupSize + uint64(g)
+	a := &j.c.arrays
+	root, found, err := a.level[1].at(k)
+	if err != nil || !found || root == sum.root || !j.chainOK {
+		return false
+	}
+	chain, found, err := a.level[0].at(k)
+	if err != nil || !found || chain == extend(j.chain, sum.leaves[:]) {
+		return false
+	}
+	j.c.find(Finding{
+		File: s.name, Offset: s.offset(g), Index: int64(k * groupSize), What: fmt.Sprintf("the leaf hashes of entries %d to %d are not those that tree/1 and chain were made from", k*groupSize, k*groupSize+groupSize-1),
+		Got: "root " + sum.root.String(), Want: root.String(), Hint: hintLeaves,
+	})
+	return true
+}
+
 // hashRetired reads the files of a segment that has a leaves file once more, for what the tombstone says of them.
 func (u *unit) hashRetired() {
 	s, c := u.s, u.s.c
