@@ -70,6 +70,8 @@ func commands() []command {
 		{"init", "make a log with a name of your choice", initUsage, setupInit},
 		{"rotate", "seal the open segment now", rotateUsage, setupRotate},
 		{"rebuild", "make tree, chain, indexes and seals again", rebuildUsage, setupRebuild},
+		{"backup", "make a verified snapshot of a log, also while it is written", backupUsage, setupBackup},
+		{"restore", "bring a log back from a snapshot", restoreUsage, setupRestore},
 		{"repair", "restore damaged files from a backup", repairUsage, setupRepair},
 		{"adopt", "make this host know a restored or moved log", adoptUsage, setupAdopt},
 		{"continue", "begin a new log that anchors an old one", continueUsage, setupContinue},
