@@ -398,7 +398,7 @@ func TestEveryActionIsDocumented(t *testing.T) {
 // TestLifeIsInTheLogOfTheLog does what an installation goes through and reads what became of it.
 func TestLifeIsInTheLogOfTheLog(t *testing.T) {
 	dir := t.TempDir()
-	in := open(t, dir)
+	in := open(t, dir, signed)
 	_, _, err := in.Bootstrap(t.Context(), "")
 	must(t, err)
 	admin := &Principal{ID: "token:admin", Role: Admin}

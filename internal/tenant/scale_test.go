@@ -16,12 +16,12 @@ import (
 // many makes an installation of n tenants with one log each besides their log of the log.
 func many(t *testing.T, dir string, n int) {
 	t.Helper()
-	in := open(t, dir)
+	in := open(t, dir, signed)
 	for i := range n {
 		must(t, in.makeTenant(&TenantSettings{Name: fmt.Sprintf("t%03d", i)}, "a"))
 	}
 	must(t, in.Close(t.Context()))
-	in = open(t, dir) // makes the logs
+	in = open(t, dir, signed) // makes the logs
 	must(t, in.Close(t.Context()))
 }
 
@@ -52,7 +52,7 @@ func TestHundredTenantsFitInMemory(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	began := time.Now()
-	in := open(t, dir)
+	in := open(t, dir, signed)
 	took := time.Since(began)
 	p := Local("test")
 	for _, x := range in.Tenants() {

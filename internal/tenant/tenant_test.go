@@ -8,10 +8,13 @@ import (
 	"github.com/tree-of-life-system/immutable"
 )
 
-// open opens an installation in dir and closes it when the test ends.
+// signed makes logs with keys, which take their time to make.
+func signed(o *Options) { o.Log.NoSignatures = false }
+
+// open opens an installation in dir and closes it when the test ends. Its logs have no keys.
 func open(t *testing.T, dir string, change ...func(*Options)) *Installation {
 	t.Helper()
-	o := Options{Dir: dir, OriginPrefix: "example.com/test", Log: immutable.Config{Hostname: "host"}}
+	o := Options{Dir: dir, OriginPrefix: "example.com/test", Log: immutable.Config{Hostname: "host", NoSignatures: true}}
 	for _, f := range change {
 		f(&o)
 	}
@@ -36,7 +39,7 @@ func must(t *testing.T, err error) {
 
 func TestFirstStartMakesDefaultTenantAndAdministrator(t *testing.T) {
 	dir := t.TempDir()
-	in := open(t, dir)
+	in := open(t, dir, signed)
 	plain, made, err := in.Bootstrap(t.Context(), "")
 	must(t, err)
 	if !made || plain == "" {
@@ -55,7 +58,7 @@ func TestFirstStartMakesDefaultTenantAndAdministrator(t *testing.T) {
 	}
 	must(t, in.Close(t.Context()))
 
-	in = open(t, dir)
+	in = open(t, dir, signed)
 	if _, made, err := in.Bootstrap(t.Context(), ""); made || err != nil {
 		t.Errorf("second start: got %v, %v, want no second administrator", made, err)
 	}
