@@ -216,7 +216,7 @@ func (l *Log) count(ctx context.Context, q *Query, c *Count, from *indexCount, e
 		return failed == nil
 	})
 	c.N += from.n
-	s.fromIndex = from.n
+	s.fromIndex = from.n - s.recalledEntries
 	c.Sealed = s.skipped > 0
 	switch {
 	case err != nil:

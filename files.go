@@ -71,6 +71,8 @@ type segmentFile struct {
 	search   *index.Search
 	noSearch error // why it has none that can be used
 
+	seen remembered // of a segment that is not sealed
+
 	kept atomic.Bool // it is among Log.opened; changed with that one's lock held
 	used atomic.Bool // since opened last looked
 }

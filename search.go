@@ -74,6 +74,7 @@ type selection struct {
 	// Owned by plan.
 	segments, sealed, withoutIndex int
 	skipped                        uint64      // groups that indexes ruled out or answered for
+	recalled, recalledEntries      uint64      // groups of which enough was remembered, and entries that were counted so
 	fromIndex                      uint64      // entries that indexes counted
 	counting                       *indexCount // of a count: what indexes answer; nil where every entry is wanted
 

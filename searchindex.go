@@ -120,4 +120,5 @@ func (s *segmentFile) forgetIndexes() {
 	s.searchMu.Lock()
 	s.search, s.noSearch = nil, nil
 	s.searchMu.Unlock()
+	s.seen.forget()
 }

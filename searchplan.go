@@ -19,6 +19,7 @@ import (
 type stretch struct {
 	first, n uint64 // groups
 	sealed   bool
+	seg      *segmentFile
 
 	begun  bool         // what follows is there
 	listed bool         // only the groups in groups are to be looked at, in ascending order
@@ -40,7 +41,7 @@ func (l *Log) stretches(s *selection) (out []stretch) {
 			to = min(to, seg.end/tree.GroupSize)
 		}
 		if from < to {
-			out = append(out, stretch{first: from, n: to - from, sealed: seg.kind == archived})
+			out = append(out, stretch{first: from, n: to - from, sealed: seg.kind == archived, seg: seg})
 		}
 	}
 	if s.newest {
@@ -72,8 +73,15 @@ type planner struct {
 	i      uint64 // of the groups of now
 }
 
-// next is the next group to read. sure is how many entries of it are selected for sure, as far as an index says.
-func (p *planner) next() (k uint64, sure int, ok bool) {
+// A choice is a group to read.
+type choice struct {
+	k    uint64
+	sure int          // entries of it that are selected for sure, as far as an index says
+	seg  *segmentFile // of a segment that is not sealed
+}
+
+// next is the next group to read.
+func (p *planner) next() (c choice, ok bool) {
 	for {
 		at := &p.now
 		n := at.n
@@ -82,7 +90,7 @@ func (p *planner) next() (k uint64, sure int, ok bool) {
 		}
 		if p.i == n {
 			if len(p.rest) == 0 || p.ctx.Err() != nil {
-				return 0, 0, false
+				return c, false
 			}
 			p.enter()
 			continue
@@ -92,11 +100,19 @@ func (p *planner) next() (k uint64, sure int, ok bool) {
 			i = n - 1 - i
 		}
 		p.i++
-		if k = at.first + i; at.listed {
-			k = at.groups[i]
+		if c.k = at.first + i; at.listed {
+			c.k = at.groups[i]
 		}
-		if sure, ok = p.read(k); ok {
-			return k, sure, true
+		if !at.sealed {
+			c.seg = at.seg
+			if p.s.q.Verified || p.recall(c.k) {
+				return c, true
+			}
+			p.s.recalled++
+			continue
+		}
+		if c.sure, ok = p.read(c.k); ok {
+			return c, true
 		}
 		p.s.skipped++
 	}
@@ -213,7 +229,7 @@ type indexCount struct {
 	field   *query.Field // by this field's values
 	width   int64        // by time, in stretches of this width
 
-	segmentCount
+	segmentCount // levels are of no use unless byLevel
 }
 
 // A segmentCount is what an index answers of a count.

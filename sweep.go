@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
+	"github.com/tree-of-life-system/immutable/internal/index"
 	"github.com/tree-of-life-system/immutable/internal/query"
 	"github.com/tree-of-life-system/immutable/internal/tree"
 )
@@ -28,6 +29,8 @@ type sweeper struct {
 	hits  []int // the selected ones, by their place in group
 	line  entry.Line
 	hosts map[string]string // host names by their spelling
+
+	filters *index.FilterMaker // of groups that are remembered
 
 	// Of counts, for one group at a time.
 	fields  query.Matcher
@@ -51,8 +54,7 @@ func (t *tally) add(o tally) {
 
 // task is one group on its way through a sweep.
 type task[R any] struct {
-	k       uint64
-	sure    int           // entries of it that the index says are selected
+	choice
 	claimed atomic.Bool   // by whoever looks at it
 	done    chan struct{} // closed by a helper when r and err are there
 	r       R
@@ -62,6 +64,7 @@ type task[R any] struct {
 // sweep reads the groups that may have what s selects, proves them, has work look at each in parallel, and gives the
 // results to take in the order of the selection, until take returns false. When it returns nothing of it goes on.
 func sweep[R any](ctx context.Context, l *Log, s *selection, work func(*sweeper) (R, error), take func(R) bool) error {
+	l.searches.Add(1)
 	plan := l.plan(ctx, s)
 	inner, cancel := context.WithCancel(ctx)
 	workers := min(runtime.GOMAXPROCS(0), maxSweepers)
@@ -76,12 +79,12 @@ func sweep[R any](ctx context.Context, l *Log, s *selection, work func(*sweeper)
 	helpers, promised := 0, 0
 	for {
 		for len(queue) < 2*workers && !s.enough(promised) {
-			k, sure, ok := plan.next()
+			c, ok := plan.next()
 			if !ok {
 				break
 			}
-			t := &task[R]{k: k, sure: sure, done: make(chan struct{})}
-			promised += sure
+			t := &task[R]{choice: c, done: make(chan struct{})}
+			promised += c.sure
 			if queue = append(queue, t); len(queue) == 1 {
 				continue // for this goroutine
 			}
@@ -101,7 +104,7 @@ func sweep[R any](ctx context.Context, l *Log, s *selection, work func(*sweeper)
 		queue = queue[1:]
 		promised -= t.sure
 		if t.claimed.CompareAndSwap(false, true) {
-			t.r, t.err = look(ctx, l, s, own, t.k, work)
+			t.r, t.err = look(ctx, l, s, own, &t.choice, work)
 		} else {
 			select {
 			case <-t.done:
@@ -125,7 +128,7 @@ func help[R any](ctx context.Context, l *Log, s *selection, tasks <-chan *task[R
 	defer l.endSweeper(w, s)
 	for t := range tasks {
 		if t.claimed.CompareAndSwap(false, true) {
-			t.r, t.err = look(ctx, l, s, w, t.k, work)
+			t.r, t.err = look(ctx, l, s, w, &t.choice, work)
 			close(t.done)
 		}
 	}
@@ -156,13 +159,13 @@ func (l *Log) endSweeper(w *sweeper, s *selection) {
 	s.tally.add(w.tally)
 	s.tallyMu.Unlock()
 	if cap(w.group.buf) <= keptGroup {
-		l.sweepers.Put(&sweeper{group: w.group, offsets: w.offsets, hits: w.hits})
+		l.sweepers.Put(&sweeper{group: w.group, offsets: w.offsets, hits: w.hits, filters: w.filters})
 	}
 }
 
 // look reads and proves a group and has work look at it.
-func look[R any](ctx context.Context, l *Log, s *selection, w *sweeper, k uint64, work func(*sweeper) (R, error)) (r R, err error) {
-	if err := l.readGroup(ctx, k, &s.at, &w.group); err != nil {
+func look[R any](ctx context.Context, l *Log, s *selection, w *sweeper, c *choice, work func(*sweeper) (R, error)) (r R, err error) {
+	if err := l.readGroup(ctx, c.k, &s.at, &w.group); err != nil {
 		return r, err
 	}
 	w.offsets = w.offsets[:0]
@@ -174,6 +177,9 @@ func look[R any](ctx context.Context, l *Log, s *selection, w *sweeper, k uint64
 	w.group.buf = w.group.buf[:from] // a group that grew since holds lines beyond the state
 	w.tally.Read++
 	w.tally.Entries += uint64(len(w.group.lines))
+	if c.seg != nil {
+		l.remember(c.seg, w)
+	}
 	return work(w)
 }
 
@@ -184,6 +190,7 @@ type Explain struct {
 	WithoutIndex  int           // of these, sealed segments whose index is missing, damaged or of another version
 	Groups        uint64        // of up to 256 entries, in the range that was asked for
 	GroupsSkipped uint64        // that the indexes ruled out, or answered for
+	GroupsKnown   uint64        // of segments without an index: that this process read and proved before, and remembers enough of
 	GroupsRead    uint64        // that were read and hashed; more may have been skipped or never come to
 	Entries       uint64        // in the groups that were read
 	Matches       uint64        // found in them
@@ -202,7 +209,7 @@ func (s *selection) explainEnd() {
 	*x = Explain{Query: s.parsed.String(), Segments: s.segments}
 	_, x.Groups = s.groups()
 	x.GroupsSkipped, x.GroupsRead, x.Entries, x.Matches = s.skipped, s.tally.Read, s.tally.Entries, s.tally.Matches
-	x.FromIndex = s.fromIndex
+	x.GroupsKnown, x.FromIndex = s.recalled, s.fromIndex
 	x.Elapsed = time.Since(s.started)
 	if x.Retired = s.retired; x.Retired > 0 {
 		x.Notes = append(x.Notes, fmt.Sprintf("%d entries, those below %d, are retired and were not looked at; `immutable retire --list` says where they went", x.Retired, s.retiredEnd))

@@ -9,6 +9,9 @@ const (
 	levelAt = timeAt + 30 + len(`","level":"`)
 )
 
+// ContentAt is where in every line the value of the level begins. What the source said stands from there on.
+const ContentAt = levelAt
+
 // Peek reads timestamp and level of a line from their fixed places, without checking the rest. It is for lines that a
 // hash has proven; ok is false where the places do not hold them.
 func Peek(line []byte) (unixNano int64, level Level, ok bool) {

@@ -110,8 +110,10 @@ func (p *Plan) atom(n Node) (part, error) {
 		return func(_, folded string) bool { return holds(folded) }
 	}
 	switch n := n.(type) {
-	case Since, Until:
-		return timePart{n: n}, nil
+	case Since:
+		return timePart{at: Nano(n.At.From), since: true}, nil
+	case Until:
+		return timePart{at: Nano(n.At.From)}, nil
 	case Phrase:
 		a.scope = scopeOf(n.In)
 		a.holds = folded(func(text string) bool {
@@ -518,10 +520,13 @@ func (a *atom) askCut(s *index.Shape, cut cutter, out *shapeAnswer) {
 }
 
 // A timePart is Since or Until.
-type timePart struct{ n Node }
+type timePart struct {
+	at    int64 // Unix nanoseconds
+	since bool
+}
 
 func (t timePart) span(low, high int64) state {
-	return state(btoi(inTime(t.n, low)) + btoi(inTime(t.n, high)))
+	return state(btoi((low >= t.at) == t.since) + btoi((high >= t.at) == t.since))
 }
 
 func btoi(b bool) int {
@@ -532,7 +537,17 @@ func btoi(b bool) int {
 }
 
 func (t timePart) groups(p *Plan) (may, whole index.Set) {
-	return p.where(func(g uint32) state { return t.group(p, g) })
+	d, err := p.x.Dictionary()
+	if err != nil {
+		return p.everywhere(), p.nowhere() // whoever reads the dictionary next is told
+	}
+	may, whole = p.nowhere(), p.nowhere()
+	for g, times := range d.Times {
+		s := t.span(times[0], times[1])
+		may[g/64] |= uint64(btoi(s != none)) << (g % 64)
+		whole[g/64] |= uint64(btoi(s == all)) << (g % 64)
+	}
+	return may, whole
 }
 
 func (t timePart) group(p *Plan, g uint32) state {

@@ -43,9 +43,13 @@ func (a *atom) cutter() cutter {
 		}
 		c.local = m.local
 		c.fits = func(path *index.Path) bool {
-			return !described(path) || path.Wide || m.any([]step{{chars: func(r rune) bool { return r < 0x80 && path.Chars[r>>6]>>(r&63)&1 != 0 }, repeats: true}})
+			return !described(path) || path.Wide || m.any([]step{{chars: func(r rune) bool { return path.Chars[r>>6]>>(r&63)&1 != 0 }}})
 		}
-		c.crosses = func(s *index.Shape) bool { return m.any(stepsOf(s.Message)) }
+		var steps []step
+		c.crosses = func(s *index.Shape) bool {
+			steps = stepsOf(steps[:0], s.Message)
+			return m.any(steps)
+		}
 	}
 	return c
 }
@@ -111,10 +115,30 @@ func crossesText(parts []string, folded string) bool {
 	return true
 }
 
-// A machine runs a regular expression over texts of which only parts are known. Conditions such as ^ and \b count as true.
+// A machine runs a regular expression over texts of which only parts are known. Conditions such as ^ and \b count as true. It is for one
+// goroutine.
 type machine struct {
 	prog  *syntax.Prog
 	local bool // it has no such conditions
+
+	now, next states
+	stack     []uint32
+	words     []state // whether each instruction takes a character of words; none: not asked yet, mixed: no, all: yes
+}
+
+// states are instructions that are reached: those in list, of which at says where they are in it.
+type states struct {
+	list, at []uint32
+}
+
+func (s *states) has(pc uint32) bool {
+	i := s.at[pc]
+	return i < uint32(len(s.list)) && s.list[i] == pc
+}
+
+func (s *states) add(pc uint32) {
+	s.at[pc] = uint32(len(s.list))
+	s.list = append(s.list, pc)
 }
 
 // maxMachine bounds the instructions of an expression that is run.
@@ -129,7 +153,9 @@ func newMachine(source string) (*machine, bool) {
 	if err != nil || len(prog.Inst) > maxMachine {
 		return nil, false
 	}
-	m := &machine{prog: prog, local: true}
+	n := len(prog.Inst)
+	m := &machine{prog: prog, local: true, words: make([]state, n)}
+	m.now.at, m.next.at = make([]uint32, n), make([]uint32, n)
 	for i := range prog.Inst {
 		m.local = m.local && prog.Inst[i].Op != syntax.InstEmptyWidth
 	}
@@ -138,17 +164,16 @@ func newMachine(source string) (*machine, bool) {
 
 // A step is a part of a text: one character, or at least one of a set.
 type step struct {
-	char    rune
-	chars   func(r rune) bool // for characters beyond ASCII it is not asked: they are in the set of words
-	wide    bool              // characters beyond ASCII are in the set
-	repeats bool
+	char  rune
+	word  bool              // of the set of words
+	chars func(r rune) bool // of this set of ASCII characters; nil for the other two
 }
 
-// stepsOf are the steps of a message of these parts, with a word between each two.
-func stepsOf(parts []string) (steps []step) {
+// stepsOf appends the steps of a message of these parts, with a word between each two.
+func stepsOf(steps []step, parts []string) []step {
 	for i, part := range parts {
 		if i > 0 {
-			steps = append(steps, step{chars: index.IsWord, wide: true, repeats: true})
+			steps = append(steps, step{word: true})
 		}
 		for _, r := range part {
 			steps = append(steps, step{char: r})
@@ -159,47 +184,33 @@ func stepsOf(parts []string) (steps []step) {
 
 // any says whether a text of these steps may have a match.
 func (m *machine) any(steps []step) bool {
-	now, next := make([]bool, len(m.prog.Inst)), make([]bool, len(m.prog.Inst))
-	if m.follow(now, uint32(m.prog.Start)) {
+	m.now.list = m.now.list[:0]
+	if m.follow(&m.now, uint32(m.prog.Start)) {
 		return true
 	}
 	for i := range steps {
 		s := &steps[i]
-		if !s.repeats {
-			clear(next)
-			if m.advance(now, next, s) || m.follow(next, uint32(m.prog.Start)) {
+		m.next.list = m.next.list[:0]
+		if m.advance(&m.now, s) || m.follow(&m.next, uint32(m.prog.Start)) {
+			return true
+		}
+		// After one character of a set or more: what is reached grows until it stays.
+		for before := 0; (s.word || s.chars != nil) && len(m.next.list) > before; {
+			before = len(m.next.list)
+			if m.advance(&m.next, s) {
 				return true
 			}
-			now, next = next, now
-			continue
 		}
-		// After one character of the set or more: what is reached grows until it stays.
-		clear(next)
-		for from := now; ; from = next {
-			before := size(next)
-			if m.advance(from, next, s) || m.follow(next, uint32(m.prog.Start)) {
-				return true
-			}
-			if size(next) == before {
-				break
-			}
-		}
-		now, next = next, now
+		m.now, m.next = m.next, m.now
 	}
 	return false
 }
 
-func size(set []bool) (n int) {
-	for _, in := range set {
-		n += btoi(in)
-	}
-	return n
-}
-
-// advance adds to next what the instructions in now reach by one character. It returns true where that is a match.
-func (m *machine) advance(now, next []bool, s *step) bool {
-	for pc, in := range now {
-		if in && m.takes(&m.prog.Inst[pc], s) && m.follow(next, m.prog.Inst[pc].Out) {
+// advance adds to next what the instructions in from reach by one character. It returns true where that is a match.
+func (m *machine) advance(from *states, s *step) bool {
+	for i := 0; i < len(from.list); i++ { // from may be next, and grow
+		pc := from.list[i]
+		if m.takes(pc, s) && m.follow(&m.next, m.prog.Inst[pc].Out) {
 			return true
 		}
 	}
@@ -207,26 +218,45 @@ func (m *machine) advance(now, next []bool, s *step) bool {
 }
 
 // takes says whether an instruction takes a character of the step.
-func (m *machine) takes(inst *syntax.Inst, s *step) bool {
+func (m *machine) takes(pc uint32, s *step) bool {
+	inst := &m.prog.Inst[pc]
 	switch inst.Op {
 	case syntax.InstRune, syntax.InstRune1, syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
 	default:
 		return false
 	}
-	if s.chars == nil {
-		return inst.MatchRune(s.char)
+	switch {
+	case s.chars != nil:
+		return takesASCII(inst, s.chars)
+	case s.word:
+		if m.words[pc] == none {
+			m.words[pc] = mixed
+			if takesWord(inst) {
+				m.words[pc] = all
+			}
+		}
+		return m.words[pc] == all
 	}
-	if s.wide && inst.Op != syntax.InstRune1 {
+	return inst.MatchRune(s.char)
+}
+
+// takesWord says whether an instruction may take a character of words.
+func takesWord(inst *syntax.Inst) bool {
+	if inst.Op == syntax.InstRune1 && inst.Rune[0] >= 0x80 {
+		return index.IsWord(inst.Rune[0])
+	}
+	if inst.Op != syntax.InstRune1 {
 		// The expression's own classes that have characters beyond ASCII have some of words, as far as one need know.
 		if inst.Op != syntax.InstRune || len(inst.Rune) == 0 || inst.Rune[len(inst.Rune)-1] >= 0x80 || syntax.Flags(inst.Arg)&syntax.FoldCase != 0 {
 			return true
 		}
 	}
-	if inst.Op == syntax.InstRune1 && inst.Rune[0] >= 0x80 {
-		return s.wide && s.chars(inst.Rune[0])
-	}
+	return takesASCII(inst, index.IsWord)
+}
+
+func takesASCII(inst *syntax.Inst, chars func(r rune) bool) bool {
 	for r := rune(0); r <= unicode.MaxASCII; r++ {
-		if s.chars(r) && inst.MatchRune(r) {
+		if chars(r) && inst.MatchRune(r) {
 			return true
 		}
 	}
@@ -234,23 +264,23 @@ func (m *machine) takes(inst *syntax.Inst, s *step) bool {
 }
 
 // follow adds an instruction and those that it leads to without a character. It returns true where the expression matches.
-func (m *machine) follow(set []bool, pc uint32) bool {
-	stack := []uint32{pc}
-	for len(stack) > 0 {
-		pc := stack[len(stack)-1]
-		stack = stack[:len(stack)-1]
-		if set[pc] {
+func (m *machine) follow(set *states, pc uint32) bool {
+	m.stack = append(m.stack[:0], pc)
+	for len(m.stack) > 0 {
+		pc := m.stack[len(m.stack)-1]
+		m.stack = m.stack[:len(m.stack)-1]
+		if set.has(pc) {
 			continue
 		}
-		set[pc] = true
+		set.add(pc)
 		inst := &m.prog.Inst[pc]
 		switch inst.Op {
 		case syntax.InstMatch:
 			return true
 		case syntax.InstAlt, syntax.InstAltMatch:
-			stack = append(stack, inst.Out, inst.Arg)
+			m.stack = append(m.stack, inst.Out, inst.Arg)
 		case syntax.InstCapture, syntax.InstNop, syntax.InstEmptyWidth:
-			stack = append(stack, inst.Out)
+			m.stack = append(m.stack, inst.Out)
 		}
 	}
 	return false
