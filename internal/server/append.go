@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -103,14 +104,18 @@ func (g *given) fill(e *immutable.Event, position uint64) {
 // append commits events for the request's principal. Where it sends again what the log has, in another trace, as programs do that
 // trace each attempt, the events get the trace of the first attempt: the header is about the request, and no part of what is
 // repeated.
+//
+// It does not stop waiting when the client goes away. The events are in the log's hands, which is quick or fails; and a client that
+// has ended its side of the connection still reads.
 func (g *given) append(r *request, events []immutable.Event) ([]immutable.Receipt, error) {
+	ctx := context.WithoutCancel(r.Context())
 	for attempt := 0; ; attempt++ {
-		receipts, err := r.log.AppendAs(r.Context(), r.principal, events...)
+		receipts, err := r.log.AppendAs(ctx, r.principal, events...)
 		conflict, ok := errors.AsType[*immutable.KeyConflictError](err)
 		if !ok || attempt == maxTraces || !g.traced(&events[conflict.Event]) {
 			return receipts, err
 		}
-		first, ferr := r.log.Entry(r.Context(), conflict.Index)
+		first, ferr := r.log.Entry(ctx, conflict.Index)
 		if ferr != nil || first.TraceID == g.trace && first.SpanID == g.span {
 			return nil, err
 		}

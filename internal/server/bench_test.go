@@ -85,8 +85,10 @@ func BenchmarkIngestNDJSON(b *testing.B) {
 		defer l.Close()
 		events := make([]immutable.Event, 4096)
 		for i := range events {
-			events[i] = immutable.Event{Level: immutable.Audit, Message: "GitHub commit created", Hostname: "build-7.example.com", PID: 4711,
-				RawMetadata: fmt.Appendf(nil, `{"repo":"tree-of-life-system","sha":"%040x","author":"ann@example.com","files":7}`, i)}
+			events[i] = immutable.Event{
+				Level: immutable.Audit, Message: "GitHub commit created", Hostname: "build-7.example.com", PID: 4711,
+				RawMetadata: fmt.Appendf(nil, `{"repo":"tree-of-life-system","sha":"%040x","author":"ann@example.com","files":7}`, i),
+			}
 		}
 		b.ResetTimer()
 		var wg sync.WaitGroup

@@ -78,6 +78,9 @@ func ingest(r *request, g given) error {
 	r.w.Header().Set("Content-Type", "application/x-ndjson")
 	r.w.Header().Set("X-Accel-Buffering", "no") // a proxy that holds back either direction would hold back receipts
 	in.run()
+	if in.ended != nil && r.w.status == 0 && !errors.Is(in.ended, context.Canceled) {
+		return in.ended // nothing was answered yet: the whole is refused
+	}
 	in.finish()
 	return nil
 }
