@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/tree-of-life-system/immutable/internal/config"
@@ -91,8 +92,14 @@ func (g *given) check() error {
 			}
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
+	var wrong []string
+	for _, err := range errs {
+		if err != nil {
+			wrong = append(wrong, err.Error())
+		}
+	}
+	if len(wrong) > 0 {
+		return errors.New(strings.Join(wrong, "; "))
 	}
 	what := g.file
 	if what == "" {

@@ -253,7 +253,7 @@ func (s *running) compose(ctx context.Context) error {
 		Expires: s.expires, Verification: s.verification, Alerts: s.firing,
 	})
 	s.api = New(Options{
-		Installation: s.in, Auth: s.auth, Metrics: s.metrics, PublicMetrics: s.publicMetrics(), Ready: s.isReady,
+		Installation: s.in, Auth: s.auth, Monitor: s.monitor, Alerts: s.alerts, Metrics: s.metrics, PublicMetrics: s.publicMetrics(), Ready: s.isReady,
 		Observe: s.metrics.Observe, Logger: s.logger,
 	})
 	return nil
