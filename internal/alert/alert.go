@@ -28,7 +28,20 @@ const (
 	SinkFailed          Kind = "sink.failed"
 	QuotaExceeded       Kind = "quota.exceeded"
 	SavedQuery          Kind = "query"
-	Test                Kind = "test"
+	LogUnavailable      Kind = "log.unavailable"
+	Test                Kind = "test" // of Manager.Test; no alert has it
+)
+
+// kinds are those that a sink can ask for, and how severe each is by itself.
+var (
+	kinds = []Kind{
+		VerificationRefuted, VerificationFailed, FileChanged, DiskLow, CheckpointLag, WitnessLag, SinkFailed, QuotaExceeded,
+		SavedQuery, LogUnavailable,
+	}
+	severities = map[Kind]Severity{
+		VerificationRefuted: Critical, VerificationFailed: Warning, FileChanged: Critical, DiskLow: Warning, CheckpointLag: Warning,
+		WitnessLag: Warning, SinkFailed: Warning, QuotaExceeded: Info, SavedQuery: Warning, LogUnavailable: Critical, Test: Info,
+	}
 )
 
 // Severity says how soon somebody should look.
@@ -75,7 +88,7 @@ type State struct {
 	Phase    Phase             `json:"phase"`
 	Since    time.Time         `json:"since"`              // when the condition was first seen
 	Changed  time.Time         `json:"changed"`            // when Phase became what it is
-	Sent     time.Time         `json:"sent,omitzero"`      // when it was last handed to the sinks
+	Sent     time.Time         `json:"sent,omitzero"`      // when it was last handed to the sinks; zero if some of that was not delivered
 	Count    uint64            `json:"count"`              // how often it was raised since it began
 	Sinks    []string          `json:"sinks,omitempty"`    // the rule's, where it names some; else all
 	Rule     string            `json:"rule,omitempty"`     // the saved query's name
@@ -103,7 +116,5 @@ type Options struct {
 	Interval     time.Duration    // between two looks at the conditions and queries; 0 is one second
 }
 
-var (
-	// ErrRules is wrapped where rules or sinks are not acceptable; the text says which member, and why.
-	ErrRules = errors.New("alert rules")
-)
+// ErrRules is wrapped where rules or sinks are not acceptable; the text says which member, and why.
+var ErrRules = errors.New("alert rules")

@@ -1,0 +1,89 @@
+package alert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"syscall"
+	"time"
+)
+
+// Limits of a delivery.
+const (
+	dialTimeout    = 10 * time.Second
+	attemptTimeout = 20 * time.Second
+	maxAnswer      = 64 << 10 // bytes of an answer that are read
+)
+
+// errAddress is wrapped where a sink's name leads to an address that it must not have. Trying again changes nothing.
+var errAddress = errors.New("refused address")
+
+// dialer connects to sinks. A tenant names them, so that each could be a machine behind this one's back: the address that is
+// really dialled is looked at, after the name was resolved and for every address that is tried, whatever the name said before.
+func dialer(allowPrivate bool) func(ctx context.Context, network, address string) (net.Conn, error) {
+	d := &net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
+	if !allowPrivate {
+		d.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
+			a, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return fmt.Errorf("%w %s: %w", errAddress, address, err)
+			}
+			if !public(a.Addr()) {
+				return fmt.Errorf("%w %s: it is not a public one (the installation may allow it: alerts.allow_private)", errAddress, a.Addr())
+			}
+			return nil
+		}
+	}
+	return d.DialContext
+}
+
+// notPublic are ranges that netip's own predicates do not name: of IANA's special-purpose registries, and the addresses at
+// which clouds give their machines secrets where these look public.
+var notPublic = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"),        // this network
+	netip.MustParsePrefix("100.64.0.0/10"),    // carriers' NAT; Alibaba's metadata
+	netip.MustParsePrefix("168.63.129.16/32"), // Azure's host
+	netip.MustParsePrefix("192.0.0.0/24"),     // protocol assignments; Oracle's metadata
+	netip.MustParsePrefix("192.0.2.0/24"),     // documentation
+	netip.MustParsePrefix("192.88.99.0/24"),   // 6to4 relays
+	netip.MustParsePrefix("198.18.0.0/15"),    // benchmarks
+	netip.MustParsePrefix("198.51.100.0/24"),  // documentation
+	netip.MustParsePrefix("203.0.113.0/24"),   // documentation
+	netip.MustParsePrefix("240.0.0.0/4"),      // reserved, broadcast
+	netip.MustParsePrefix("2001::/23"),        // protocol assignments, Teredo
+	netip.MustParsePrefix("2001:db8::/32"),    // documentation
+	netip.MustParsePrefix("2002::/16"),        // 6to4: carries any IPv4 address
+	netip.MustParsePrefix("3fff::/20"),        // documentation
+}
+
+var global6 = netip.MustParsePrefix("2000::/3") // all of IPv6 that is routed; NAT64's and mapped addresses are outside
+
+// public says whether an address is one of the open internet.
+func public(a netip.Addr) bool {
+	a = a.Unmap()
+	if !a.IsValid() || a.Zone() != "" || !a.IsGlobalUnicast() || a.IsPrivate() || a.Is6() && !global6.Contains(a) {
+		return false
+	}
+	for _, p := range notPublic {
+		if p.Contains(a) {
+			return false
+		}
+	}
+	return true
+}
+
+// errRedirect ends a request that was answered with a redirect: it would be a way around the sink that was configured.
+var errRedirect = errors.New("it redirects; redirects are not followed")
+
+func (m *Manager) newClient() *http.Client {
+	t := &http.Transport{
+		Proxy:       nil, // a proxy would dial in our place, and see nothing of the rules
+		DialContext: dialer(m.o.AllowPrivate), TLSHandshakeTimeout: dialTimeout, ResponseHeaderTimeout: attemptTimeout,
+		MaxResponseHeaderBytes: maxAnswer, MaxIdleConns: 32, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
+		TLSClientConfig: m.tls(""),
+	}
+	return &http.Client{Transport: t, Timeout: attemptTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return errRedirect }}
+}
