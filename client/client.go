@@ -230,7 +230,7 @@ func (c *Client) Append(ctx context.Context, events ...immutable.Event) ([]immut
 	if err != nil {
 		return nil, fmt.Errorf("append: %w", err)
 	}
-	rs, err := c.send(ctx, drafts)
+	rs, err := c.send(ctx, drafts, false)
 	if err != nil {
 		return nil, fmt.Errorf("append: %w", err)
 	}
@@ -264,8 +264,8 @@ func (c *Client) draftAll(events []immutable.Event) ([]draft, error) {
 func batchKey(batch string, i uint64) string { return fmt.Sprintf("%s-%d", batch, i) }
 
 // send appends drafts as one batch. All have idempotency keys, or the caller takes it upon himself: a signed event cannot be
-// given one, and its counter does the same for whoever verifies.
-func (c *Client) send(ctx context.Context, drafts []draft) ([]immutable.Receipt, error) {
+// given one, and its counter does the same for whoever verifies. once says that the caller repeats it himself.
+func (c *Client) send(ctx context.Context, drafts []draft, once bool) ([]immutable.Receipt, error) {
 	body := make([]byte, 0, 64<<10)
 	body = append(body, '[')
 	keyed := true
@@ -277,7 +277,7 @@ func (c *Client) send(ctx context.Context, drafts []draft) ([]immutable.Receipt,
 		keyed = keyed && drafts[i].keyed
 	}
 	body = append(body, ']')
-	a := &call{method: http.MethodPost, url: c.base + "/entries", body: body, kind: "application/json", limit: maxAnswer, repeatable: keyed, writes: true}
+	a := &call{method: http.MethodPost, url: c.base + "/entries", body: body, kind: "application/json", limit: maxAnswer, repeatable: keyed, once: once, writes: true}
 	data, err := c.do(ctx, a)
 	if err != nil {
 		return nil, err

@@ -158,11 +158,11 @@ func TestEventLandsOnceThoughAnswersAreLost(t *testing.T) {
 	s := serve(t)
 	f := s.front()
 	var n atomic.Int64
-	f.changes(func(r *http.Response) error {
-		if r.Request.Method == http.MethodPost && n.Add(1)%3 != 0 {
-			return errors.New("cut") // the log has it, and the client hears nothing
+	f.changes(func(method, _ string, body io.ReadCloser) (io.ReadCloser, error) {
+		if method == http.MethodPost && n.Add(1)%3 != 0 {
+			return body, errors.New("cut") // the log has it, and the client hears nothing
 		}
-		return nil
+		return body, nil
 	})
 	c := s.client(func(cfg *Config) { cfg.URL = f.url })
 	for i := range 20 {
@@ -182,13 +182,13 @@ func TestEventLandsOnceThoughAnswersAreLost(t *testing.T) {
 func TestUncertainAppendIsSaidAndSettledByItsKey(t *testing.T) {
 	s := serve(t)
 	f := s.front()
-	f.changes(func(*http.Response) error { return errors.New("cut") })
+	f.changes(func(_, _ string, body io.ReadCloser) (io.ReadCloser, error) { return body, errors.New("cut") })
 	c := s.client(func(cfg *Config) { cfg.URL, cfg.RetryFor = f.url, -1 })
 	e := immutable.Event{Message: "perhaps", IdempotencyKey: "mine"}
 	if _, err := c.Append(t.Context(), e); !errors.Is(err, immutable.ErrUncertain) {
 		t.Fatalf("got %v, want uncertain", err)
 	}
-	f.changes(nil2)
+	f.changes(honest)
 	rs, err := c.Append(t.Context(), e)
 	if err != nil || !rs[0].Repeated {
 		t.Errorf("got %+v, %v", rs, err)
@@ -198,8 +198,6 @@ func TestUncertainAppendIsSaidAndSettledByItsKey(t *testing.T) {
 		t.Errorf("got %v, want a conflict with entry %d", err, rs[0].Index)
 	}
 }
-
-func nil2(*http.Response) error { return nil }
 
 // A refusal, or a server that nobody reached, is not uncertain.
 func TestCertainFailuresAreNotUncertain(t *testing.T) {
@@ -312,12 +310,12 @@ func TestFollowHasNoGapAndNoDuplicateOverBrokenConnections(t *testing.T) {
 	s.fill(300)
 	f := s.front()
 	var streams atomic.Int64
-	f.changes(func(r *http.Response) error {
-		if strings.HasSuffix(r.Request.URL.Path, "/stream") {
+	f.changes(func(_, path string, body io.ReadCloser) (io.ReadCloser, error) {
+		if strings.HasSuffix(path, "/stream") {
 			// Each connection breaks after some bytes, in the middle of whatever is sent then.
-			r.Body = &cutBody{ReadCloser: r.Body, left: 3000 + 1777*streams.Add(1)}
+			return &cutBody{ReadCloser: body, left: 3000 + 1777*streams.Add(1)}, nil
 		}
-		return nil
+		return body, nil
 	})
 	c := s.client(func(cfg *Config) { cfg.URL = f.url })
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -149,7 +149,7 @@ func (c *Client) Verify(ctx context.Context, o immutable.VerifyOptions) (*immuta
 // verification is the body that asks for one.
 func (c *Client) verification(o *immutable.VerifyOptions) ([]byte, error) {
 	if len(o.Receipts) > 0 || len(o.Proofs) > 0 || len(o.Epochs) > 0 || o.TimeRoots != nil || len(o.Entries) > 0 || o.NoHead || o.Workers != 0 {
-		return nil, errors.New("Receipts, Proofs, Epochs, TimeRoots, Entries, NoHead and Workers cannot be given to a server; verify a copy of the log for that")
+		return nil, errors.New("of the options Receipts, Proofs, Epochs, TimeRoots, Entries, NoHead and Workers cannot be given to a server; verify a copy of the log for that")
 	}
 	var v struct {
 		Indexes     bool     `json:"indexes,omitempty"`

@@ -182,14 +182,14 @@ func (f *follower) event(ctx context.Context, ev *event) error {
 		f.next = e.Index + 1
 		f.id = strconv.FormatUint(e.Index, 10)
 	default: // a heartbeat, which moves the id behind what is not selected
-		n, err := strconv.ParseInt(ev.id, 10, 63)
-		if err != nil || n < 0 || uint64(n) < f.next {
-			return nil
+		n, err := strconv.ParseUint(ev.id, 10, 63)
+		if behind := err == nil && n >= f.next; !behind {
+			return nil // nothing new
 		}
 		if !filtered(&f.q) && len(f.c.cfg.Levels) == 0 {
 			return &VerificationError{Index: int64(f.next), What: fmt.Sprintf("it was left out of the stream, which is behind entry %d", n)}
 		}
-		f.next, f.id = uint64(n)+1, ev.id
+		f.next, f.id = n+1, ev.id
 	}
 	return nil
 }

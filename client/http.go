@@ -139,6 +139,7 @@ type call struct {
 	lastID      string // Last-Event-ID
 	limit       int64
 	repeatable  bool // sending it twice does no harm
+	once        bool // it is not repeated all the same
 	writes      bool // whether an attempt reached the log is said by the error
 }
 
@@ -169,10 +170,7 @@ func (c *Client) do(ctx context.Context, a *call) ([]byte, error) {
 		}
 		uncertain = uncertain || mayHaveReached(err)
 		wait, again := c.again(err, attempt)
-		if !a.repeatable && mayHaveReached(err) {
-			again = false
-		}
-		if again && c.now().Add(wait).Sub(began) > c.cfg.RetryFor {
+		if a.once || !a.repeatable && mayHaveReached(err) || c.now().Add(wait).Sub(began) > c.cfg.RetryFor {
 			again = false
 		}
 		if again && ctx.Err() == nil {

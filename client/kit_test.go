@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -193,15 +194,21 @@ func (s *service) messages() (out []string) {
 	return out
 }
 
+// hook changes the body of a good answer, or is an error to lose the answer.
+type hook func(method, path string, body io.ReadCloser) (io.ReadCloser, error)
+
+// honest changes nothing.
+func honest(_, _ string, body io.ReadCloser) (io.ReadCloser, error) { return body, nil }
+
 // front is a real HTTP server between a client and a service: it may change what passes.
 type front struct {
 	url    string
-	answer atomic.Pointer[func(*http.Response) error]
+	answer atomic.Pointer[hook]
 	accept atomic.Pointer[func(http.ResponseWriter, *http.Request) bool]
 	to     atomic.Pointer[url.URL]
 }
 
-// lie puts a front before s. Its functions may be nil: answer changes answers, accept answers itself when it returns true.
+// front puts a front before s: changes says how good answers change, answers what it answers itself.
 func (s *service) front() *front {
 	s.t.Helper()
 	f := &front{}
@@ -212,11 +219,13 @@ func (s *service) front() *front {
 	f.to.Store(target)
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(f.to.Load()); r.Out.Header.Set("Accept-Encoding", "identity") },
-		ModifyResponse: func(r *http.Response) error {
-			if change := f.answer.Load(); change != nil {
-				return (*change)(r)
+		ModifyResponse: func(r *http.Response) (err error) {
+			if change := f.answer.Load(); change != nil && r.StatusCode/100 == 2 {
+				r.ContentLength = -1
+				r.Header.Del("Content-Length")
+				r.Body, err = (*change)(r.Request.Method, r.Request.URL.Path, r.Body)
 			}
-			return nil
+			return err
 		},
 		ErrorHandler:  func(w http.ResponseWriter, _ *http.Request, _ error) { panic(http.ErrAbortHandler) },
 		FlushInterval: -1,
@@ -238,7 +247,7 @@ func (s *service) front() *front {
 	return f
 }
 
-func (f *front) changes(change func(*http.Response) error) { f.answer.Store(&change) }
+func (f *front) changes(change hook) { f.answer.Store(&change) }
 
 func (f *front) answers(accept func(http.ResponseWriter, *http.Request) bool) {
 	f.accept.Store(&accept)

@@ -63,7 +63,7 @@ const (
 	spoolFormat    = "immutable/spool/1"
 	positionFormat = "immutable/spool-position/1"
 	positionName   = "position"
-	segmentBytes   = 8 << 20 // from which on a new segment is begun
+	segmentBytes   = 8 << 20        // from which on a new segment is begun
 	lineHead       = 8 + 1 + 10 + 1 // bytes of a line before the event
 	maxSpoolLine   = immutable.MaxEntryBytes + lineHead + 1
 	// maxSegment is more than a segment can have: what there is, and a group that was allowed in.

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -37,20 +36,13 @@ func junkState(t *testing.T) string {
 }
 
 // rewrite changes the bodies of answers whose path ends so.
-func rewrite(suffix string, change func([]byte) []byte) func(*http.Response) error {
-	return func(r *http.Response) error {
-		if !strings.HasSuffix(r.Request.URL.Path, suffix) || r.StatusCode != http.StatusOK {
-			return nil
+func rewrite(suffix string, change func([]byte) []byte) hook {
+	return func(_, path string, body io.ReadCloser) (io.ReadCloser, error) {
+		if !strings.HasSuffix(path, suffix) {
+			return body, nil
 		}
-		data, err := io.ReadAll(r.Body)
-		if err != nil {
-			return err
-		}
-		data = change(data)
-		r.Body = io.NopCloser(bytes.NewReader(data))
-		r.ContentLength = int64(len(data))
-		r.Header.Set("Content-Length", strconv.Itoa(len(data)))
-		return nil
+		data, err := io.ReadAll(body)
+		return io.NopCloser(bytes.NewReader(change(data))), err
 	}
 }
 
@@ -107,14 +99,14 @@ func TestAlteredEntryIsCaught(t *testing.T) {
 		case "/entries/300":
 			_, err = c.Entry(t.Context(), 300)
 		default:
-			f.changes(func(r *http.Response) error {
-				if strings.HasSuffix(r.Request.URL.Path, path) {
-					r.Body = struct {
-						io.Reader
-						io.Closer
-					}{&forgingReader{r: r.Body, forge: forge}, r.Body}
+			f.changes(func(_, asked string, body io.ReadCloser) (io.ReadCloser, error) {
+				if !strings.HasSuffix(asked, path) {
+					return body, nil
 				}
-				return nil
+				return struct {
+					io.Reader
+					io.Closer
+				}{&forgingReader{r: body, forge: forge}, body}, nil
 			})
 			for _, ferr := range c.Subscribe(t.Context(), 290) {
 				if err = ferr; err != nil {
@@ -212,7 +204,7 @@ func TestLeftOutEntryIsCaught(t *testing.T) {
 			}
 		}
 	}
-	f.changes(nil2)
+	f.changes(honest)
 	f.answers(func(w http.ResponseWriter, r *http.Request) bool {
 		if strings.HasSuffix(r.URL.Path, "/entries/17") {
 			w.Header().Set("Content-Type", "application/problem+json")
@@ -436,7 +428,7 @@ func TestTilesAreProvenAtEverySize(t *testing.T) {
 		}
 	}
 	// Without tiles there are proofs.
-	f.changes(nil2)
+	f.changes(honest)
 	f.answers(func(w http.ResponseWriter, r *http.Request) bool {
 		if strings.HasPrefix(r.URL.Path, "/tlog/") {
 			w.WriteHeader(http.StatusForbidden)
@@ -469,5 +461,135 @@ func TestForgedReceiptOfAnAppendIsCaught(t *testing.T) {
 	})
 	if _, err := c.Revenue(t.Context(), "paid", immutable.Fields{"amount": 100}); !errors.As(err, new(*VerificationError)) {
 		t.Errorf("an event that was changed on its way: %v", err)
+	}
+}
+
+// Without tiles, and without pinned keys, the same lies are told.
+func TestLiesInProofsBlocksAndLeavesAreCaught(t *testing.T) {
+	s := serve(t)
+	s.fill(20)
+	f := s.front()
+	swap := func(old, fresh string) func([]byte) []byte {
+		return func(data []byte) []byte { return bytes.Replace(data, []byte(old), []byte(fresh), 1) }
+	}
+	caught := func(what string, err error) {
+		t.Helper()
+		if !errors.As(err, new(*VerificationError)) {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+	unpinned := s.client(func(cfg *Config) { cfg.URL, cfg.Keys = f.url, nil })
+	f.changes(rewrite("/entries/7", swap(`"n":7`, `"n":8`)))
+	_, err := unpinned.Entry(t.Context(), 7)
+	caught("an entry with the leaf hash of another", err)
+
+	f.answers(func(w http.ResponseWriter, r *http.Request) bool {
+		if strings.HasPrefix(r.URL.Path, "/tlog/") {
+			w.WriteHeader(http.StatusForbidden)
+			return true
+		}
+		return false
+	})
+	c := s.client(func(cfg *Config) { cfg.URL = f.url })
+	other, err := s.log().Proof(t.Context(), 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.changes(rewrite("/proof", func([]byte) []byte { return other }))
+	_, err = c.Entry(t.Context(), 7)
+	caught("another entry's proof", err)
+	f.changes(rewrite("/proof", func(data []byte) []byte {
+		p, err := proof.ParseInclusionProof(data)
+		if err != nil {
+			t.Error(err)
+			return data
+		}
+		p.Hashes[0][3] ^= 1
+		text, err := p.MarshalText()
+		if err != nil {
+			t.Error(err)
+		}
+		return text
+	}))
+	_, err = c.Entry(t.Context(), 7)
+	caught("a proof with one wrong bit", err)
+	f.answers(func(http.ResponseWriter, *http.Request) bool { return false })
+
+	b, err := s.log().Block(t.Context(), 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c = s.client(func(cfg *Config) { cfg.URL = f.url })
+	f.changes(rewrite("/block", swap(b.Hash.String(), b.PreviousHash.String())))
+	_, err = c.Block(t.Context(), 7)
+	caught("a block with another hash", err)
+	f.changes(rewrite("/block", swap(`\"n\":7`, `\"n\":8`)))
+	_, err = c.Block(t.Context(), 7)
+	caught("a block with other data", err)
+	f.changes(rewrite("/entries/7", swap(`{"index":7`, `{"index":8`)))
+	_, err = c.Entry(t.Context(), 7)
+	caught("an entry at another index", err)
+}
+
+func TestEntryLeftOutOfAStreamIsCaught(t *testing.T) {
+	s := serve(t)
+	s.fill(20)
+	f := s.front()
+	c := s.client(func(cfg *Config) { cfg.URL = f.url })
+	hidden := false
+	f.changes(func(_, path string, body io.ReadCloser) (io.ReadCloser, error) {
+		if !strings.HasSuffix(path, "/stream") {
+			return body, nil
+		}
+		return struct {
+			io.Reader
+			io.Closer
+		}{&forgingReader{r: body, forge: func(line []byte) []byte {
+			if hidden = (hidden || string(line) == "id: 7\n") && string(line) != "\n"; hidden {
+				return []byte(": nothing to see here\n")
+			}
+			return line
+		}}, body}, nil
+	})
+	var last error
+	var v *VerificationError
+	for e, err := range c.Subscribe(t.Context(), 0) {
+		if last = err; err == nil && e.Index > 7 {
+			t.Fatalf("entry %d came", e.Index)
+		}
+	}
+	if !errors.As(last, &v) || v.Index != 7 {
+		t.Errorf("got %v, want a finding at entry 7", last)
+	}
+}
+
+// What the state file says is verified like what the server says.
+func TestTamperedStateIsRefused(t *testing.T) {
+	s := serve(t)
+	s.fill(20)
+	name := filepath.Join(t.TempDir(), "state")
+	c := s.client(func(cfg *Config) { cfg.State = name })
+	if _, err := c.Checkpoint(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	good, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range [][2]string{{"\\n20\\n", "\\n19\\n"}, {"/main", "/mein"}, {"immutable/client/1", "immutable/client/2"}} {
+		bad := bytes.Replace(good, []byte(change[0]), []byte(change[1]), 1)
+		if bytes.Equal(bad, good) {
+			t.Fatalf("%q is not in the state", change[0])
+		}
+		if err := os.WriteFile(name, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := New(Config{URL: s.url(), Keys: s.log().VerifierKeys(), State: name}); err == nil {
+			t.Errorf("%q: taken", change)
+			_ = c.Close()
+		}
 	}
 }

@@ -53,6 +53,9 @@ const (
 	minWaiting    = 256 << 10
 	defaultBatch  = 1000
 	defaultBytes  = 1 << 20
+
+	// maxWriterPause bounds what Retry-After can make a Writer wait, which has no deadline of its own.
+	maxWriterPause = 5 * time.Minute
 )
 
 var (
@@ -351,7 +354,7 @@ func (w *Writer) run() {
 		}
 		wait, _ := w.c.again(err, attempt)
 		attempt++
-		if w.c.pause(w.ctx, max(wait, firstPause)) != nil {
+		if w.c.pause(w.ctx, min(max(wait, firstPause), maxWriterPause)) != nil {
 			return
 		}
 	}
@@ -383,7 +386,7 @@ func (w *Writer) idle() bool {
 // deliver sends a batch, which is the front of the queue, and removes what is done with. Where the server refuses the batch for
 // good because of one event, the others go without it.
 func (w *Writer) deliver(batch []draft) error {
-	_, err := w.c.send(w.ctx, batch)
+	_, err := w.c.send(w.ctx, batch, true)
 	if errors.As(err, new(*VerificationError)) {
 		w.tell(err) // the server has it, and says something else of it: sending it again would change nothing
 		err = nil

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -63,11 +64,11 @@ func TestWriterKeepsOrderOverLostAnswers(t *testing.T) {
 		s := serve(t)
 		f := s.front()
 		var n atomic.Int64
-		f.changes(func(r *http.Response) error {
-			if r.Request.Method == http.MethodPost && n.Add(1)%2 == 1 {
-				return errors.New("cut")
+		f.changes(func(method, _ string, body io.ReadCloser) (io.ReadCloser, error) {
+			if method == http.MethodPost && n.Add(1)%2 == 1 {
+				return body, errors.New("cut")
 			}
-			return nil
+			return body, nil
 		})
 		c := s.client(func(cfg *Config) { cfg.URL = f.url })
 		cfg := WriterConfig{Mode: mode, BatchEntries: 7}
@@ -567,7 +568,7 @@ func application(args []string) {
 				if err := w.Append(context.Background(), immutable.Event{Message: fmt.Sprintf("%d/%d", g, i)}); err != nil {
 					panic(err)
 				}
-				fmt.Printf("%d/%d\n", g, i) //nolint:forbidigo // the parent reads it
+				fmt.Printf("%d/%d\n", g, i)
 			}
 		}()
 	}

@@ -95,7 +95,9 @@ class ImmutableLogger:
         if name not in LEVELS:
             raise ConfigurationError(f"level {level!r}: there are {', '.join(LEVELS)}")
         event = encode_event(name, message, metadata, event_time, trace_id, span_id, idempotency_key)
-        return {"success": True, **self._backend.append(event)}
+        receipt = self._backend.append(event)
+        receipt["timestamp"] = nine_digits(receipt["timestamp"])
+        return {"success": True, **receipt}
 
     def info(self, message: str, metadata: dict[str, Any] | None = None) -> dict[str, Any]:
         """Log general information."""
@@ -274,6 +276,12 @@ def text_query(text: str) -> str:
     parts += [f"level:{name}" for name in LEVELS if text.upper() in name]
     parts.append(f"exists:metadata.{quoted(text)}")
     return "(" + " OR ".join(parts) + ")"
+
+
+def nine_digits(timestamp: str) -> str:
+    """The time as it stands in the entry, where a receipt leaves out zeros at the end."""
+    second, _, fraction = timestamp.removesuffix("Z").partition(".")
+    return f"{second}.{fraction.ljust(9, '0')}Z"
 
 
 MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?\s*([Zz]|[+-]\d\d:?\d\d)?)?")
