@@ -2,11 +2,14 @@ package tenant
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -100,7 +103,7 @@ func (l *Log) fail(err error) {
 func (l *Log) open() {
 	t := l.tenant
 	c := t.in.o.Log
-	c.Origin = t.in.id.OriginPrefix + "/" + t.name + "/" + l.name
+	c.Origin = l.origin()
 	c.StateDir = filepath.Join(t.in.o.StateDir, t.name)
 	c.Logger = t.in.logger.With("tenant", t.name, "log", l.name)
 	if size := l.settings.Load().RotateSize; size != 0 {
@@ -119,6 +122,25 @@ func (l *Log) open() {
 	if log, err := immutable.Open(l.dir(), &c); err == nil {
 		l.Log = log
 	}
+}
+
+// origin is <prefix>/<tenant>/<log>, or, of a log that continues one which was lost after its backup, that and a number.
+func (l *Log) origin() string {
+	base := l.tenant.in.id.OriginPrefix + "/" + l.tenant.name + "/" + l.name
+	data, err := os.ReadFile(filepath.Join(l.dir(), "log.json"))
+	if err != nil {
+		return base // there is none yet, or opening it will say why not
+	}
+	var id struct{ Origin string }
+	if err := json.Unmarshal(data, &id); err != nil {
+		return base
+	}
+	if number, found := strings.CutPrefix(id.Origin, base+"/"); found {
+		if n, err := strconv.Atoi(number); err == nil && strconv.Itoa(n) == number && n > 1 {
+			return id.Origin
+		}
+	}
+	return base
 }
 
 func (l *Log) dir() string { return l.tenant.path(logsDir, l.name) }

@@ -276,7 +276,7 @@ func TestDamagedTokenFilesAreRefusedWhole(t *testing.T) {
 		"cut":            string(good[:len(good)/2]),
 		"empty":          "",
 		"other role":     strings.Replace(string(good), `"admin"`, `"root"`, 1),
-		"unknown member": strings.Replace(string(good), `"role"`, `"roles"`, 1),
+		"unknown member": strings.Replace(string(good), `"role"`, `"nickname": "x", "role"`, 1),
 		"doubled member": strings.Replace(string(good), `"role": "admin"`, `"role": "reader", "Role": "admin"`, 1),
 		"other tenant":   strings.Replace(string(good), `"name"`, `"tenant": "x", "name"`, 1),
 		"short hash":     strings.Replace(string(good), k.Tokens[0].Hash, k.Tokens[0].Hash[2:], 1),
