@@ -2,13 +2,11 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -52,7 +50,9 @@ A key that lies beside the log proves little. Give it what was kept elsewhere:
   --no-head              do not use what this host knows of the log
   --workers N            goroutines that read and hash (default: one for each processor)
   --alert URL            when the answer is refuted or unknown, POST the JSON report there (3 tries); a report that cannot be
-                         delivered is said on standard error, and the exit code stays the answer's
+                         delivered is said on standard error, and the exit code stays the answer's. It is signed after
+                         Standard Webhooks where IMMUTABLE_ALERT_SECRET is set: whsec_… and base64 of 24 to 64 bytes, up to
+                         three of them, separated by spaces
 
 Files are verified too, each by its kind:
 ` + fileUsage + dirFlags + commonFlags
@@ -79,7 +79,11 @@ func setupVerify(c *call) func() error {
 		if err := c.arguments(0, 1, "at most one directory"); err != nil {
 			return err
 		}
-		err := func() error {
+		secrets, err := alertSecrets(c)
+		if err != nil && *alert != "" {
+			return err
+		}
+		err = func() error {
 			kind, err := files.kind()
 			if err != nil {
 				return err
@@ -106,7 +110,7 @@ func setupVerify(c *call) func() error {
 			if len(c.args) == 1 {
 				name = c.args[0]
 			}
-			sendAlert(c, *alert, name, files.said, err)
+			sendAlert(c, *alert, secrets, name, files.said, err)
 		}
 		return err
 	}
@@ -510,58 +514,4 @@ func plural(n int, what string) string {
 		what = stem + "rie"
 	}
 	return count(n) + " " + what + "s"
-}
-
-const (
-	alertTries   = 3
-	alertTimeout = 10 * time.Second
-	alertBackoff = time.Second // doubled after each try
-)
-
-// sendAlert posts the report. Without one, because verification could not run, it posts why.
-func sendAlert(c *call, url, name string, report any, failed error) {
-	var body []byte
-	var err error
-	if report == nil {
-		body, err = marshal(map[string]string{"verdict": string(immutable.Unknown), "dir": name, "error": redact(failed.Error())})
-	} else {
-		body, err = marshal(report)
-	}
-	wait := alertBackoff
-	for try := 1; err == nil; try++ {
-		var final bool
-		if final, err = postAlert(c.ctx, url, body); err == nil {
-			return
-		}
-		if final || try == alertTries {
-			break
-		}
-		select {
-		case <-time.After(wait):
-			wait, err = 2*wait, nil
-		case <-c.ctx.Done():
-		}
-	}
-	c.errs.printf("alert not delivered: %s\n", err)
-}
-
-// postAlert says with final that another try is of no use.
-func postAlert(ctx context.Context, url string, body []byte) (final bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, alertTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
-	if err != nil {
-		return true, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return false, err
-	}
-	defer res.Body.Close()
-	_, _ = io.CopyN(io.Discard, res.Body, 64<<10) // so that the connection ends in order
-	if res.StatusCode/100 == 2 {
-		return false, nil
-	}
-	return res.StatusCode/100 == 4 && res.StatusCode != http.StatusTooManyRequests, fmt.Errorf("%s answered %s", url, res.Status)
 }

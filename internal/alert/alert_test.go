@@ -35,11 +35,10 @@ type bench struct {
 	m   *Manager
 	l   *tenant.Log
 
-	mu     sync.Mutex
-	ahead  time.Duration
-	stop   func()
-	admin  *tenant.Principal
-	quotas tenant.Quota
+	mu    sync.Mutex
+	ahead time.Duration
+	stop  func()
+	admin *tenant.Principal
 }
 
 func (b *bench) now() time.Time {
@@ -265,7 +264,7 @@ func TestAlertIsSentOnceAgainAndResolved(t *testing.T) {
 		for i, secret := range []string{secretA, secretB} {
 			key := must(base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_")))
 			mac := hmac.New(sha256.New, key)
-			fmt.Fprintf(mac, "%s.%s.%s", g.header.Get("webhook-id"), g.header.Get("webhook-timestamp"), g.body)
+			_, _ = fmt.Fprintf(mac, "%s.%s.%s", g.header.Get("webhook-id"), g.header.Get("webhook-timestamp"), g.body)
 			if got, want := strings.Fields(g.header.Get("webhook-signature"))[i], "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)); got != want {
 				t.Errorf("signature %d: %s, want %s", i, got, want)
 			}

@@ -48,6 +48,8 @@ type Manager struct {
 	client *http.Client
 	back   func(tries int) time.Duration // how long to wait after so many failed tries
 
+	stepping sync.Mutex // one look at everything at a time; guards what only step uses
+
 	mu      sync.Mutex // guards what follows
 	tenants map[string]*tenantAlerts
 	sinks   map[sinkKey]*sinkQueue
@@ -65,8 +67,8 @@ type tenantAlerts struct {
 	rules    Rules
 	states   map[string]*State
 	dirty    bool
-	counters map[string]*counter // of queries; only Run uses what is in them
-	marks    map[string]*mark    // of logs; only Run uses it
+	counters map[string]*counter // of queries; guarded by Manager.stepping
+	marks    map[string]*mark    // of logs; likewise
 	changing sync.Mutex          // one change of rules at a time
 }
 
@@ -134,6 +136,8 @@ func (m *Manager) Run(ctx context.Context) error {
 
 // step is one look at everything.
 func (m *Manager) step(ctx context.Context) {
+	m.stepping.Lock()
+	defer m.stepping.Unlock()
 	now := m.o.Now().UTC()
 	for _, t := range m.o.Installation.Tenants() {
 		if ctx.Err() != nil || t.Err() != nil {
