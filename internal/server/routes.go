@@ -50,6 +50,7 @@ func routes() []route {
 		exportRoutes(),
 		jobRoutes(),
 		adminRoutes(),
+		holdRoutes(),
 		writeRoutes(),
 		readRoutes(),
 		proveRoutes(),

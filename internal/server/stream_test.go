@@ -226,8 +226,13 @@ func TestStreamSelectsAsTheLibraryDoes(t *testing.T) {
 	}
 	some(0)
 	filters := []immutable.Query{
-		{Text: "odd:true"}, {Text: "n:>=100 n:<900"}, {Levels: []immutable.Level{immutable.Security, immutable.Warn}},
-		{Text: "event NOT odd:true", Levels: []immutable.Level{immutable.Audit}}, {Text: `~"nt 1"`}, {Text: "nothing"}, {Text: "since:-1h index:>5"},
+		{Text: "odd:true"},
+		{Text: "n:>=100 n:<900"},
+		{Levels: []immutable.Level{immutable.Security, immutable.Warn}},
+		{Text: "event NOT odd:true", Levels: []immutable.Level{immutable.Audit}},
+		{Text: `~"nt 1"`},
+		{Text: "nothing"},
+		{Text: "since:-1h index:>5"},
 	}
 	var streams []*sse
 	for _, q := range filters {
@@ -338,7 +343,7 @@ func TestStreamRefusesWhatCannotBe(t *testing.T) {
 		"?from=11": "conflict", "?from=-1": "bad-parameter", "?from=x": "bad-parameter", "?from=01": "bad-parameter", "?from=18446744073709551615": "bad-parameter",
 		"?q=(": "bad-query", "?level=LOUD": "bad-parameter", "?limit=3": "bad-parameter",
 	} {
-		sv.get(mainLog + "/stream" + path).problem(t, code)
+		sv.get(mainLog+"/stream"+path).problem(t, code)
 	}
 	for id, code := range map[string]string{"10": "conflict", "x": "bad-parameter", "-2": "bad-parameter", "99999999999999999999": "bad-parameter"} {
 		sv.do("GET", mainLog+"/stream", sv.root, nil, "Last-Event-ID", id).problem(t, code)
