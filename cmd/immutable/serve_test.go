@@ -691,3 +691,37 @@ func selfSigned(t *testing.T, serial int64) (cert, key []byte) {
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: kd})
 }
+
+// TestUnitIsWhatSystemdTakes has systemd read the unit, and say how far it shuts the service in.
+func TestUnitIsWhatSystemdTakes(t *testing.T) {
+	tool, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("no systemd-analyze here")
+	}
+	text, err := os.ReadFile(filepath.Join("..", "..", "deploy", "systemd", "immutable.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// verify wants the program to exist: this one does.
+	binary, err := exec.LookPath("immutable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := filepath.Join(t.TempDir(), "immutable.service")
+	if err := os.WriteFile(unit, bytes.ReplaceAll(text, []byte("/usr/local/bin/immutable"), []byte(binary)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), tool, "verify", unit).CombinedOutput()
+	for line := range strings.Lines(string(out)) {
+		if strings.Contains(line, "immutable.service") || strings.Contains(line, unit) {
+			t.Error(line)
+		}
+	}
+	if err != nil {
+		t.Logf("systemd-analyze verify: %v\n%s", err, out)
+	}
+	// In tenths: 2.0 is "OK", what comes with no sandbox is 9.6.
+	if out, err := exec.CommandContext(t.Context(), tool, "security", "--offline=true", "--threshold=20", unit).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
