@@ -104,6 +104,9 @@ func (s *second) verify(dir, stateDir string, o VerifyOptions) pythonReport {
 	for _, k := range o.Keys {
 		args = append(args, "--key", k)
 	}
+	if o.Cold != "" {
+		args = append(args, "--cold", o.Cold)
+	}
 	for i, note := range o.Checkpoints {
 		name := filepath.Join(t.TempDir(), "kept")
 		must(t, os.WriteFile(name, note, 0o600))
@@ -213,6 +216,39 @@ func crossBase(t *testing.T) (base, older *vector) {
 	return base, older
 }
 
+// crossRetired is a log with two retired segments, a sealed one that is being retired, and holds that began and ended; and an
+// older state of the same log, in which nothing is retired.
+func crossRetired(t *testing.T) (base, older *vector) {
+	t.Helper()
+	ctx := context.Background()
+	m := newMaker(t, vectorOrigin)
+	m.open()
+	m.add(200)
+	for _, id := range []string{"one", "two"} {
+		_, err := m.l.Hold(ctx, Hold{ID: id})
+		must(t, err)
+		_, err = m.l.Release(ctx, Hold{ID: id, Reason: "over"})
+		must(t, err)
+	}
+	for range 3 {
+		m.add(260)
+		m.rotate()
+	}
+	m.add(3)
+	m.publish()
+	older = m.take()
+	retire := func() error {
+		_, err := m.l.Retire(ctx, m.l.firstSealed().first, RetireOptions{Delete: true})
+		return err
+	}
+	must(t, retire())
+	m.add(2)
+	must(t, retire())
+	base = m.stop(retire, func(op vfstest.Op) bool { return op.Kind == vfstest.OpRemove && strings.HasSuffix(op.Name, ".zst") })
+	_ = m.l.Close()
+	return base, older
+}
+
 // crossTamper changes one thing, and says what.
 func crossTamper(v, older *vector, rng *rand.Rand) string {
 	names := slices.Sorted(maps.Keys(v.files))
@@ -271,8 +307,13 @@ func crossTamper(v, older *vector, rng *rand.Rand) string {
 func TestSecondVerifierAgreesOnRandomTampering(t *testing.T) {
 	other := startSecond(t)
 	rng := vfstest.Rand(t)
-	base, older := crossBase(t)
-	for n := range rounds(60, 3000) {
+	plain, plainOlder := crossBase(t)
+	gone, goneOlder := crossRetired(t)
+	for n := range rounds(80, 4000) {
+		base, older := plain, plainOlder
+		if n%4 == 3 {
+			base, older = gone, goneOlder
+		}
 		v := base.copyOf()
 		var did []string
 		switch rng.IntN(4) {

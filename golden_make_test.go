@@ -445,6 +445,7 @@ func makeVectors(t testing.TB) []*vector {
 	g.outside()
 	g.sealed()
 	g.epochs()
+	g.retired()
 	return g.all
 }
 
@@ -1148,4 +1149,131 @@ func (g *vectors) epochs() {
 	m.open()
 	g.add("upgraded", "a log that was made with one key, and then got those of epoch 1", m.take())
 	m.close()
+}
+
+// retired makes logs with legal holds and retired segments.
+func (g *vectors) retired() {
+	m := newMaker(g.t, vectorOrigin)
+	m.open()
+	ctx := context.Background()
+	m.add(100)
+	_, err := m.l.Hold(ctx, Hold{ID: "case-1", Reason: "kept for \u201ccase 1\u201d", By: "ann"})
+	must(g.t, err)
+	held := m.take()
+	_, err = m.l.Release(ctx, Hold{ID: "case-1"})
+	must(g.t, err)
+	m.add(200)
+	m.rotate()
+	m.add(220)
+	m.rotate()
+	m.add(4)
+	m.publish()
+	whole := m.take()
+	first, sealed := "log/retired/"+segment.LeavesName(0), segment.ArchiveName(0)
+	remove := func(v *vector) {
+		delete(v.files, "log/archive/"+sealed)
+		delete(v.files, "log/index/"+segment.IndexName(0))
+		delete(v.files, "log/index/"+segment.SealName(0))
+	}
+	unfinished := m.stop(func() error {
+		_, err := m.l.Retire(ctx, 0, RetireOptions{ColdDir: "cold", Reason: "old", By: "ann"})
+		return err
+	}, func(op vfstest.Op) bool {
+		return op.Kind == vfstest.OpRemove && strings.HasSuffix(op.Name, "/archive/"+sealed)
+	})
+	// In memory the segment is retired, and take has read its leaves.
+	g.add("retired-unfinished", "the tombstone is under a checkpoint, and the archive is still there", unfinished)
+	held.base, whole.base = unfinished.name, unfinished.name // files that are the same are kept once
+	g.add("hold", "a legal hold is active", held)
+	m.close()
+	m.open()
+	m.publish()
+	one := m.take()
+	one.base = unfinished.name
+	g.add("retired", "one segment was moved: its leaf hashes and its control entries, a hold and its release, are there", one)
+	_, err = m.l.Retire(ctx, 256, RetireOptions{Delete: true})
+	must(g.t, err)
+	m.publish()
+	both := m.take()
+	both.base = unfinished.name
+	g.add("retired-two", "another one was deleted", both)
+
+	g.refute("retired-missing", "what was kept of a retired segment is not there", one, func(v *vector) { delete(v.files, first) }, "retired/"+segment.LeavesName(0))
+	g.also("archive/" + segment.ArchiveName(256))
+	g.refute("retired-leaf", "a leaf hash was changed", one, func(v *vector) { g.flip(v, first, 1000) }, "retired/"+segment.LeavesName(0))
+	g.refute("retired-kept", "a control entry that was kept was changed", one, func(v *vector) { g.replace(v, first, "ann", "bob") }, "retired/"+segment.LeavesName(0))
+	g.refute("retired-kept-gone", "a control entry that was kept was taken out", one, func(v *vector) {
+		b := bytes.TrimSuffix(v.files[first], []byte("\n"))
+		v.files[first] = b[:bytes.LastIndexByte(b, '\n')+1]
+	}, "retired/"+segment.LeavesName(0))
+	g.also("immutable.log") // it was the release of the hold
+	g.refute("retired-header", "the first line states another range", one, func(v *vector) { g.replace(v, first, `"end":256`, `"end":512`) }, "retired/"+segment.LeavesName(0))
+	g.refute("retired-unknown", "a name in retired/ that the format does not know", one, func(v *vector) { v.files["log/retired/x"] = []byte("x") }, "retired/x")
+	g.refute("retired-no-tombstone", "an archive is gone and its leaf hashes are there, but nothing says that it was retired", whole, func(v *vector) {
+		remove(v)
+		v.files[first] = one.files[first]
+	}, "archive/"+sealed)
+	g.refute("retired-other-archive", "the archive of a retirement that is not finished is another file than the tombstone names", unfinished, func(v *vector) {
+		v.files["log/archive/"+sealed] = append(bytes.Clone(v.files["log/archive/"+sealed]), 0)
+	}, "archive/"+sealed)
+	g.also("index/" + segment.SealName(0))
+	m.close()
+	g.forgedTombstones()
+}
+
+// forgedTombstones are what somebody with the log's keys may write.
+func (g *vectors) forgedTombstones() {
+	ctx := context.Background()
+	base := ""
+	forge := func(before func(*Log), change func(string) string, publish bool) *vector {
+		m := newMaker(g.t, vectorOrigin)
+		m.open()
+		m.add(256)
+		m.rotate()
+		m.add(3)
+		before(m.l)
+		s := m.l.firstSealed()
+		leaves, err := m.l.writeLeaves(ctx, s)
+		must(g.t, err)
+		archive, n, err := m.l.fileDigest("log/archive/" + segment.ArchiveName(0))
+		must(g.t, err)
+		text := fmt.Sprintf(`{"type":"retire","first":0,"end":256,"archive":"%x","bytes":%d,"seal":"%x","leaves":"%x","cold":"","reason":"","by":""}`, archive, n, archive, leaves)
+		_, err = m.l.control(ctx, "forged", []byte(change(text)))
+		must(g.t, err)
+		if publish {
+			m.publish()
+		}
+		v := m.take()
+		v.name = ""
+		must(g.t, m.l.Close())
+		delete(v.files, "log/archive/"+segment.ArchiveName(0))
+		delete(v.files, "log/index/"+segment.IndexName(0))
+		delete(v.files, "log/index/"+segment.SealName(0))
+		return v
+	}
+	refuted := func(name, comment, file string, v *vector) {
+		if base == "" {
+			base = name
+		} else {
+			v.base = base
+		}
+		v.expect, v.size, v.root, v.chain = Refuted, -1, "", ""
+		v.places = []place{{file: file, from: -1, to: -1}}
+		g.add(name, comment, v)
+	}
+	nothing := func(*Log) {}
+	same := func(s string) string { return s }
+	refuted("tombstone-during-hold", "a segment is retired while a legal hold is active", "immutable.log", forge(func(l *Log) {
+		_, err := l.Hold(ctx, Hold{ID: "case-1"})
+		must(g.t, err)
+	}, same, true))
+	refuted("tombstone-unsigned", "no checkpoint is over the tombstone, and the archive is gone", "checkpoints", forge(nothing, same, false))
+	refuted("tombstone-other-end", "the tombstone names another end", "retired/"+segment.LeavesName(0), forge(nothing, func(s string) string { return strings.Replace(s, `"end":256`, `"end":512`, 1) }, true))
+	g.also("immutable.log", "archive/"+segment.ArchiveName(0))
+	refuted("tombstone-other-leaves", "the tombstone names other leaf hashes", "retired/"+segment.LeavesName(0), forge(nothing, func(s string) string {
+		i := strings.Index(s, `"leaves":"`) + len(`"leaves":"`)
+		return s[:i] + strings.Repeat("0", 64) + s[i+64:]
+	}, true))
+	refuted("tombstone-in-the-middle", "it is not the oldest segment", "immutable.log", forge(nothing, func(s string) string { return strings.Replace(s, `"first":0,"end":256`, `"first":256,"end":512`, 1) }, true))
+	g.also("archive/" + segment.ArchiveName(0))
 }

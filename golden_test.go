@@ -432,7 +432,7 @@ func TestVectorsNeverChange(t *testing.T) {
 	for _, data := range files {
 		total += len(data)
 	}
-	const limit = 600 << 10
+	const limit = 768 << 10
 	if total > limit {
 		t.Errorf("the vectors take %d bytes, at most %d", total, limit)
 	}

@@ -226,9 +226,21 @@ func checkDerived(d *vfstest.Disk, dir string, leaves []Hash) error {
 	return nil
 }
 
-// leavesOf reads the log's leaf hashes.
+// leavesOf reads the log's leaf hashes, of retired entries too.
 func leavesOf(l *Log) ([]Hash, error) {
 	var leaves []Hash
+	at, err := l.committed()
+	if err != nil {
+		return nil, err
+	}
+	read := l.leavesAt(context.Background(), &at)
+	for k := range l.retiredEnd() / 256 {
+		group, err := read(k)
+		if err != nil {
+			return nil, err
+		}
+		leaves = append(leaves, group...)
+	}
 	for e, err := range l.Entries(context.Background(), Query{}) {
 		if err != nil {
 			return nil, err

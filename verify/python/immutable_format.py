@@ -415,6 +415,9 @@ START = re.compile(
 MIDDLE = re.compile(
     rf',"hostname":{CANON},"pid":{DECIMAL}(?:,"eventTime":"({STAMP}(?:\.[0-9]{{0,8}}[1-9])?Z)")?'
     rf'(?:,"traceId":"([0-9a-f]{{32}})")?(?:,"spanId":"([0-9a-f]{{16}})")?(?:,"idempotencyKey":{CANON})?')
+MAX_REASON = 1_024          # bytes of a reason, of who gave it, of a cold directory
+MAX_KEPT = 64 << 20         # of the control lines of a leaves file
+MAX_LEAVES_HEADER = 70
 CONTROL = {
     "recovery": (("head", int), ("size", int), ("file", str), ("sha256", str), ("bytes", int)),
     "clock": (("was", str), ("now", str)),
@@ -423,6 +426,11 @@ CONTROL = {
     "anchor": (("size", int), ("time", str), ("file", str), ("sha256", str)),
     "producer": (("name", str), ("key", str)),
     "producer-end": (("name", str), ("key", str)),
+    "hold": (("id", str), ("reason", str), ("by", str)),
+    "release": (("id", str), ("reason", str), ("by", str)),
+    "retire": (("first", int), ("end", int), ("archive", str), ("bytes", int), ("seal", str), ("leaves", str),
+               ("cold", str), ("reason", str), ("by", str)),
+    "restore": (("first", int), ("entry", int), ("reason", str), ("by", str)),
     "import": (("format", str), ("blocks", int), ("head", str), ("broken", int)),
 }
 
@@ -579,10 +587,58 @@ def check_control(log, level, index):
             raise Refuse("anchor entry's file", log["file"], "evidence/<size>.note or evidence/<size>-<n>.tsr")
         if log["file"].endswith(".tsr") and int(log["file"].rpartition("-")[2][:-4]) >= 1 << 31:
             raise Refuse("anchor entry's file", log["file"], "n below 2^31")
+    if kind in ("hold", "release", "retire", "restore"):
+        check_retention(kind, log)
     if kind in ("producer", "producer-end"):
         parse_producer_key(log["key"], log["name"])
     if kind == "import" and log["format"] != "blockchain":
         raise Refuse("import entry's format", log["format"], "blockchain")
+
+
+def check_retention(kind, log):
+    for name in ("reason", "by", "cold"):
+        if len(log.get(name, "").encode("utf-8", "surrogatepass")) > MAX_REASON:
+            raise Refuse(f"{kind} entry's {name}", f"{len(log[name])} characters", f"at most {MAX_REASON} bytes")
+    if kind in ("hold", "release") and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", log["id"]):
+        raise Refuse(f"{kind} entry's id", log["id"], "1 to 64 of A-Z a-z 0-9 . _ -, a letter or digit first")
+    if kind == "retire":
+        for name in ("archive", "seal", "leaves"):
+            if not is_hex(log[name]):
+                raise Refuse(f"retire entry's {name}", log[name], "64 hex digits")
+
+
+def leaves_header(f, size):
+    """first, end and the offset of the hashes of a leaves file."""
+    f.seek(0)
+    head = f.read(MAX_LEAVES_HEADER)
+    match = re.match(rf'\{{"retired":\{{"first":{DECIMAL},"end":{DECIMAL}\}}\}}\n'.encode(), head)
+    if not match:
+        raise At(0, Refuse("first line of a leaves file", head, '{"retired":{"first":F,"end":E}}'))
+    first, end = int(match[1]), int(match[2])
+    if first % GROUP or end % GROUP or end <= first or end > I64_MAX or (end - first) // GROUP > 1 << 24:
+        raise At(0, Refuse("range of a leaves file", f"{first} to {end}", "1 to 2^24 whole groups"))
+    if size < match.end() + 32 * (end - first):
+        raise At(size, Refuse("leaves file ends within its hashes", size, f"at least {match.end() + 32 * (end - first)}"))
+    return first, end, match.end()
+
+
+def kept_lines(f, size, first, end, start):
+    """{index: (offset, line)} of the control entries that stand behind the hashes of a leaves file."""
+    kept, at, least = {}, start + 32 * (end - first), first
+    if size - at > MAX_KEPT:
+        raise At(at, Refuse("control lines of a leaves file", f"{size - at} bytes", f"at most {MAX_KEPT}"))
+    f.seek(at)
+    text = f.read(size - at)
+    for line in text.split(b"\n")[:-1]:
+        match = re.match(rf"{DECIMAL} ".encode(), line)
+        if not match or not least <= int(match[1]) < end:
+            raise At(at, Refuse("index of a control line", line[:20], f"{least} to {end - 1}"))
+        least = int(match[1]) + 1
+        kept[int(match[1])] = at, line[match.end():]
+        at += len(line) + 1
+    if at != size:
+        raise At(at, Refuse("a control line has no end", text[-40:], "a newline"))
+    return kept
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,14 @@ from dataclasses import dataclass
 from immutable_format import (
     At, CONTROL, CannotRun, DECIMAL, Decoder, GROUP, IndexBuilder, MAX_BATCH, MAX_BATCH_ENTRIES, MAX_LINE,
     MAX_NOTE, MAX_PENDING, Position, Refuse, archive_frames, b64, check_timestamp, commit_line,
-    history_notes, parse_entry, parse_producer_key, parse_vkey, segment_line, sha256, show, unbase64)
+    history_notes, kept_lines, leaves_header, parse_entry, parse_producer_key, parse_vkey, segment_line, sha256, show, unbase64)
 from immutable_bundle import MAX_FILE, verify_bundle
 from immutable_keys import Chain, parse_log_keys
 
 MAX_FINDINGS = 1_000   # more are counted, not kept
 DERIVED = " (derived file: the entries themselves stand, `immutable rebuild` makes it again)"
 DIR_FILES = ("log.json", "lock", "immutable.log", "chain", "checkpoint", "checkpoints", "epochs", "cosigned", "reserve")
-DIR_DIRS = ("pending", "archive", "index", "tree", "quarantine", "next", "evidence")
+DIR_DIRS = ("pending", "archive", "index", "tree", "quarantine", "next", "evidence", "retired")
 MAX_EPOCHS_BYTES = 1 << 30   # some ten thousand years of days are below
 
 
@@ -99,7 +99,9 @@ class Producer:
 
 
 class Verifier:
-    def __init__(self, directory, state_dir=None, pins=(), evidence=(), indexes=False):
+    def __init__(self, directory, state_dir=None, pins=(), evidence=(), indexes=False, cold=None):
+        self.digests = {}
+        self.cold, self.retention, self.kept, self.twin = cold, [], {}, None
         self.dir, self.state_dir, self.pins, self.evidence, self.indexes = directory, state_dir, pins, evidence, indexes
         self.findings, self.notes, self.suppressed, self.unknowns = [], [], 0, 0
         self.origin, self.keys, self.chain, self.head, self.stopped = None, [], None, None, False
@@ -169,9 +171,9 @@ class Verifier:
     def path(self, name):
         return os.path.join(self.dir, *name.split("/"))
 
-    def open(self, name, required=True, suffix=""):
-        """An open regular file or None, which was reported."""
-        path = self.path(name)
+    def open(self, name, required=True, suffix="", path=None):
+        """An open regular file or None, which was reported. It is the log's, unless a path says where else."""
+        path = path or self.path(name)
         try:
             if not stat.S_ISREG(os.lstat(path).st_mode):
                 self.find(name, None, None, "not a regular file", "another kind of file", "a regular file")
@@ -296,6 +298,7 @@ class Verifier:
             if f is not None:
                 self.pending[name] = (first, f, os.fstat(f.fileno()).st_size)
         self.archives = self.segments("archive", r"\.jsonl\.zst")
+        self.retired = self.segments("retired", r"\.leaves")
         self.index_files = self.segments("index", r"\.(?:idx|sdx|seal)")
         for _ in range(20):
             self.history = self.open("checkpoints")
@@ -504,14 +507,21 @@ class Verifier:
             entry = parse_entry(line, index)
             self.check_order(pos, entry)
             pos.timestamp = entry.timestamp
+            if self.twin is not None and not pos.quiet and entry.log is not None:
+                self.twin[1].append(b"%d %s\n" % (index, line))
             if builder:
                 builder.add(entry)
             if not pos.quiet:
                 if entry.log is not None:
-                    self.take_control(index, entry.log)
+                    self.take_control(index, entry.log, file)
                 self.take_producer(index, entry.producer)
         except Refuse as refuse:
             sink.append(Finding(file, offset, index, refuse.what, refuse.got, refuse.want))
+        if self.twin is not None and not pos.quiet:
+            self.twin[0].append(leaf)
+        self.take_leaf(pos, index, leaf, file, offset, sink)
+
+    def take_leaf(self, pos, index, leaf, file, offset, sink):
         if self.overlap.get(index, leaf) != leaf:
             sink.append(Finding(file, offset, index, f"entry differs from the one in {self.overlap_from}", leaf.hex(),
                                 self.overlap[index].hex()))
@@ -528,12 +538,16 @@ class Verifier:
     def check_order(self, pos, entry):
         if entry.log and entry.log["type"] == "clock":
             got = (entry.log["was"], entry.log["now"])
+            if pos.timestamp is None:  # the entry before was not read
+                got = (None, entry.log["now"])
             if got != (pos.timestamp, entry.timestamp):
                 raise Refuse("clock entry's was and now", got, (pos.timestamp, entry.timestamp))
-        elif entry.timestamp < pos.timestamp:
+        elif pos.timestamp is not None and entry.timestamp < pos.timestamp:
             raise Refuse("timestamp decreases", entry.timestamp, f"not before {pos.timestamp}")
 
-    def take_control(self, index, log):
+    def take_control(self, index, log, file):
+        if log["type"] in ("hold", "release", "retire", "restore"):
+            self.retention.append((index, log, file))
         if log["type"] == "recovery":
             self.recoveries.append((index, log))
         elif log["type"] == "epoch":
@@ -659,19 +673,108 @@ class Verifier:
         self.crash_leftover("immutable.log", at, size, f"incomplete batch of {length - at} bytes at offset {at}, after entry {size}")
         return True
 
-    def scan_archive(self, name, first, pos, sealed):
-        """Reads an archive and checks its seal. Position after it, or None."""
+    def scan_retired(self, name, first, pos):
+        """Reads what is kept of a retired segment in the place of its entries. Position after it, or None."""
         f = self.open(name)
         if f is None:
             return None
         size = os.fstat(f.fileno()).st_size
         digest = hashlib.file_digest(f, "sha256").hexdigest()
-        builder = IndexBuilder(first) if self.indexes else None
+        try:
+            start, end, at = leaves_header(f, size)
+            kept = kept_lines(f, size, start, end, at)
+            self.kept[first] = end, digest
+            if start != first:
+                raise At(0, Refuse("leaves of another segment than the name", start, first))
+            while pos.size < end:
+                f.seek(at + 32 * (pos.size - first))
+                hashes = f.read(32 * GROUP)
+                self.check_leaves(name, f.tell() - len(hashes), pos, hashes)
+                sink = []
+                for i in range(0, len(hashes), 32):
+                    self.take_kept(name, pos, hashes[i:i + 32], kept.get(pos.size), sink)
+                for finding in sink:
+                    self.add(finding)
+        except At as at:
+            self.refused(name, at.offset, at.index, at.refuse)
+            return None
+        finally:
+            f.close()
+        pos.timestamp = None
+        pos.boundary()
+        return pos
+
+    def take_kept(self, name, pos, leaf, kept, sink):
+        """Takes one leaf hash, and the control entry that it is of if that was kept."""
+        index = pos.size
+        if kept:
+            offset, line = kept
+            if sha256(b"\x00" + line) != leaf:
+                raise At(offset, Refuse("control line is not the entry of its leaf hash", sha256(b"\x00" + line).hex(), leaf.hex()), index)
+            try:
+                entry = parse_entry(line, index)
+                if entry.log is None:
+                    raise Refuse("entry that was kept is no control entry", line, "one")
+            except Refuse as refuse:
+                raise At(offset, refuse, index) from None
+            pos.timestamp = None
+            self.check_order(pos, entry)
+            self.take_control(index, entry.log, name)
+        self.take_leaf(pos, index, leaf, name, None, sink)
+
+    def check_leaves(self, name, offset, pos, hashes):
+        """Leaf hashes that contradict both tree/1 and chain are wrong themselves; one of these alone may be."""
+        chain, roots = pos.chain, [hashes[i:i + 32] for i in range(0, len(hashes), 32)]
+        for leaf in roots:
+            chain = sha256(b"\x02" + chain + leaf)
+        while len(roots) > 1:
+            roots = [sha256(b"\x01" + roots[i] + roots[i + 1]) for i in range(0, len(roots), 2)]
+        group = pos.size // GROUP
+        stored = []
+        for level in (1, 0):
+            f, length = self.tree.get(level, (None, 0))
+            if 32 * group + 32 > length:
+                return
+            f.seek(32 * group)
+            stored.append(f.read(32))
+        if stored[0] != roots[0] and stored[1] != chain:
+            raise At(offset, Refuse("leaf hashes are not those that tree/1 and chain were made from", roots[0].hex(), stored[0].hex()), pos.size)
+
+    def begin_twin(self, first):
+        leaves = f"retired/{first:020d}.leaves"
+        self.twin = ([], []) if leaves in self.retired else None
+
+    def finish_twin(self, name, first, end):
+        """A leaves file beside an archive is what the archive gives."""
+        if self.twin is None:
+            return
+        leaves, lines = self.twin
+        self.twin = None
+        want = b'{"retired":{"first":%d,"end":%d}}\n' % (first, end) + b"".join(leaves) + b"".join(lines)
+        file = f"retired/{first:020d}.leaves"
+        f = self.open(file)
+        if f is not None:
+            digest = file_identity(f).split(" ")[0]
+            self.kept[first] = end, digest
+            if digest != sha256(want).hex():
+                self.find(file, None, first, "is not what the entries of " + name + " give", digest, sha256(want).hex())
+
+    def scan_archive(self, name, first, pos, sealed, path=None):
+        """Reads an archive and checks its seal. Position after it, or None."""
+        f = self.open(name, path=path)
+        if f is None:
+            return None
+        size = os.fstat(f.fileno()).st_size
+        digest = hashlib.file_digest(f, "sha256").hexdigest()
+        self.digests[first] = digest, size, name
+        builder = IndexBuilder(first) if self.indexes and path is None else None
+        self.begin_twin(first)
         before = len(self.findings)
         try:
             frames = archive_frames(f, size)
             end = first + (len(frames) - 2) * GROUP
-            self.check_seal(name, first, end, f"{digest} {size}", sealed)
+            if path is None:
+                self.check_seal(name, first, end, f"{digest} {size}", sealed)
             with Decoder(f) as decoder:
                 self.read_frames(decoder, frames, name, first, pos, builder)
         except At as at:
@@ -685,6 +788,7 @@ class Verifier:
             f.close()
         if builder and len(self.findings) == before:
             self.compare_index(first, builder.content(), sealed)
+        self.finish_twin(name, first, pos.size)
         return pos
 
     def read_frames(self, decoder, frames, name, first, pos, builder):
@@ -769,10 +873,17 @@ class Verifier:
             if self.log and same_file(f, length, self.log, self.log_size):
                 self.note(f"{name} is immutable.log itself: a rotation began and will be undone")
                 del pending[name]
-        for name, first in self.archives.items():
+        gone = {name: first for name, first in self.retired.items() if f"archive/{first:020d}.jsonl.zst" not in self.archives}
+        for name, first in sorted((self.archives | gone).items(), key=lambda item: item[1]):
             twin = f"pending/{first:020d}.jsonl"
             start = self.begin(name, first, pos)
-            pos = start and self.scan_archive(name, first, start.copy(), twin not in self.pending)
+            copy = os.path.join(self.cold or "", "archive", f"{first:020d}.jsonl.zst")
+            if start and name in gone and self.cold and os.path.lexists(copy):
+                pos = self.scan_archive(copy, first, start.copy(), True, copy)
+            elif start and name in gone:
+                pos = self.scan_retired(name, first, start.copy())
+            else:
+                pos = start and self.scan_archive(name, first, start.copy(), twin not in self.pending)
             if pos and twin in pending:
                 self.finish_overlap(name, pos)
                 pos = self.scan_twin(twin, *pending.pop(twin)[1:], name, first, start, pos)
@@ -850,7 +961,9 @@ class Verifier:
             if not self.stopped and (length > 32 * due or length == 0 and level):
                 self.crash_leftover(name, 32 * due, None, "does not end with the log's last group" + DERIVED, f"{length} bytes", f"{32 * due} bytes")
         for name, first in self.index_files.items():
-            if f"archive/{first:020d}.jsonl.zst" not in self.archives:
+            if f"retired/{first:020d}.leaves" in self.retired and f"archive/{first:020d}.jsonl.zst" not in self.archives:
+                self.note(f"{name} is of a retired segment: the retirement is not finished")
+            elif f"archive/{first:020d}.jsonl.zst" not in self.archives:
                 self.find(name, None, first, "belongs to no archive" + DERIVED, "no archive", f"archive/{first:020d}.jsonl.zst")
             elif name.endswith(".idx") and name[:-4] + ".seal" not in self.index_files and not self.indexes:
                 self.note(f"{name} has no seal yet and was not compared with the entries (--indexes does)")
@@ -866,6 +979,7 @@ class Verifier:
         self.check_quarantine(size)
         self.check_epochs(size)
         self.check_anchors(size)
+        self.check_retention(size)
         self.note_producers()
 
     def check_epochs(self, size):
@@ -888,6 +1002,76 @@ class Verifier:
                 self.find("epochs", None, index, f"entry of epoch {number} stands elsewhere" + DERIVED, chain[number - 1].entry, index)
         if not self.stopped and len(entries) < len(chain):
             self.find("epochs", None, chain[len(entries)].entry, "has a line for an epoch that the entries do not have", len(chain), len(entries))
+
+    def check_retention(self, size):
+        """Holds and tombstones in the order of their entries, and then what is there of each retired segment."""
+        tombstones, holds = [], {}
+        for index, log, file in self.retention:
+            if index >= size:
+                continue
+            try:
+                self.replay(index, log, tombstones, holds)
+            except Refuse as refuse:
+                self.refused(file, None, index, refuse)
+        for hold in holds.values():
+            self.note(f"the legal hold {hold['id']} is active: {hold['reason']}")
+        for index, log in tombstones:
+            self.check_tombstone(index, log)
+        named = {int(log["first"]) for _, log in tombstones}
+        for name, first in self.retired.items():
+            if first in named or self.stopped:
+                continue
+            archive = f"archive/{first:020d}.jsonl.zst"
+            if archive in self.archives:
+                self.note(f"{name} is of a segment that no entry retires; the next open for writing removes it")
+            else:
+                self.find(archive, None, first, "is missing, and no entry says that the segment was retired", "no file", "an archive, or a tombstone")
+
+    def replay(self, index, log, tombstones, holds):
+        kind = log["type"]
+        if kind == "hold":
+            if log["id"] in holds:
+                raise Refuse("hold is active already", log["id"], "another id")
+            holds[log["id"]] = log
+        elif kind == "release":
+            if holds.pop(log["id"], None) is None:
+                raise Refuse("release of a hold that is not active", log["id"], list(holds))
+        elif kind == "restore":
+            newest = (int(tombstones[-1][1]["first"]), tombstones[-1][0]) if tombstones else None
+            if newest != (int(log["first"]), int(log["entry"])):
+                raise Refuse("restore entry does not name the newest tombstone", (int(log["first"]), int(log["entry"])), newest)
+            tombstones.pop()
+        else:
+            first, end, want = int(log["first"]), int(log["end"]), int(tombstones[-1][1]["end"]) if tombstones else 0
+            if first != want or not first < end <= index or end % GROUP:
+                raise Refuse("range of a retire entry", f"{first} to {end}", f"from {want} on, whole groups, to at most {index}")
+            if holds:
+                raise Refuse("segment is retired while a legal hold is active", list(holds), "no hold")
+            tombstones.append((index, log))
+
+    def check_tombstone(self, index, log):
+        first, name = int(log["first"]), f"retired/{int(log['first']):020d}.leaves"
+        archive = f"archive/{first:020d}.jsonl.zst"
+        if name not in self.retired:
+            self.find(name, None, first, f"is missing: entry {index} retires the segment", "no file", log["leaves"])
+            return
+        if first in self.kept:
+            for what, got, want in zip(("end", "SHA-256"), self.kept[first], (int(log["end"]), log["leaves"])):
+                if got != want:
+                    self.find(name, None, first, f"{what} is not what the tombstone, entry {index}, says", got, want)
+        if first in self.digests:
+            digest, length, path = self.digests[first]
+            if (digest, length) != (log["archive"], int(log["bytes"])):
+                self.find(path, None, first, f"is not the archive that the tombstone, entry {index}, names", f"{digest} {length}", f"{log['archive']} {log['bytes']}")
+        where = f"moved to {log['cold']}" if log["cold"] else "deleted"
+        if archive in self.archives:
+            return self.note(f"entries {first} to {int(log['end']) - 1} are retired by entry {index}, and their archive is still there")
+        if first not in self.digests:
+            self.note(f"entries {first} to {int(log['end']) - 1} are retired: their content was not read; {where} by entry {index}")
+            if self.cold and log["cold"]:
+                self.unknown(f"no copy of the segment of {first} is in {self.cold}")
+        if self.history is not None and (self.last_kept is None or self.last_kept.size <= index):
+            self.find("checkpoints", None, index, "no checkpoint is kept over a tombstone whose archive is gone", self.last_kept and self.last_kept.size, f"above {index}")
 
     def check_next_keys(self, index, vkeys):
         try:
@@ -959,7 +1143,7 @@ class Verifier:
 
     def state(self):
         """What changes when a writer is at work; used only to decide whether to look again."""
-        result = [self.names("pending"), self.names("archive")]
+        result = [self.names("pending"), self.names("archive"), self.names("retired")]
         for name in ("immutable.log", "checkpoint", "checkpoints"):
             try:
                 status = os.stat(self.path(name))
@@ -1061,11 +1245,11 @@ def load_bundle(path):
         raise CannotRun(f"{path}: {error.strerror}") from None
 
 
-def verify(directory, state_dir=None, pins=(), evidence=(), indexes=False, tries=4):
+def verify(directory, state_dir=None, pins=(), evidence=(), indexes=False, tries=4, cold=None):
     if not os.path.isdir(directory):
         raise CannotRun(f"{directory} is not a directory")
     for _ in range(tries):
-        verifier = Verifier(directory, state_dir, list(pins), list(evidence), indexes)
+        verifier = Verifier(directory, state_dir, list(pins), list(evidence), indexes, cold)
         if verifier.run():
             break
     return verifier.report()
@@ -1090,6 +1274,7 @@ def main(argv=None):
     parser.add_argument("--no-state", action="store_true", help="do not look for a head")
     parser.add_argument("--key", action="append", default=[], metavar="VKEY|FILE", help="verifier key known from outside")
     parser.add_argument("--checkpoint", action="append", default=[], metavar="FILE", help="checkpoint kept from earlier")
+    parser.add_argument("--cold", metavar="DIR", help="where retired segments were moved: read them there")
     parser.add_argument("--indexes", action="store_true", help="recompute the idx files")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--quiet", action="store_true", help="print the verdict only")
@@ -1103,7 +1288,7 @@ def main(argv=None):
         if os.path.isfile(args.dir):
             report = verify_bundle(load_bundle(args.dir), pins, evidence)
         else:
-            report = verify(args.dir, state_dir, pins, evidence, args.indexes)
+            report = verify(args.dir, state_dir, pins, evidence, args.indexes, cold=args.cold)
     except CannotRun as error:
         print(f"immutable_verify: {error}", file=sys.stderr)
         return 2
