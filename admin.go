@@ -190,6 +190,9 @@ func Continue(ctx context.Context, oldDir, newDir string, config *Config) (*Log,
 		return nil, err
 	}
 	control := fmt.Appendf(nil, `{"type":"continue","origin":"%s","size":%d,"root":"%s","verdict":"%s","checkpoint":%s}`, c.Origin, c.Size, c.Root.Base64(), rep.Verdict, quoted)
+	if err := old.leavePlace(newDir); err != nil {
+		return nil, err
+	}
 	l, err := Open(newDir, &cfg)
 	if err != nil {
 		return nil, err

@@ -89,6 +89,25 @@ func (l *Log) takePlace() error {
 	return nil
 }
 
+// leavePlace remembers that the log is where it is now and not in dir, where it was until then: another may begin there, which says in its
+// first entry that it continues this one. Without a record of it in dir there is nothing to do.
+func (l *Log) leavePlace(dir string) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	own := identity.Dir(l.cfg.StateDir, l.id.Origin)
+	where, err := readPlace(l.fs, filepath.Join(own, placeName))
+	if err != nil || where != dir {
+		return err
+	}
+	here, err := filepath.Abs(l.dir)
+	if err != nil {
+		return err
+	}
+	return l.writePlace(filepath.Join(own, placeName), here)
+}
+
 func (l *Log) writePlace(name, text string) error {
 	if now, err := readPlace(l.fs, name); err == nil && now == text {
 		return nil

@@ -2,9 +2,13 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/tree-of-life-system/immutable"
@@ -40,6 +44,8 @@ that goes on from an older state forks. Then the log is adopted, so that it can 
 Exit code: 0 restored · 1 the evidence is against it · 2 it could not be tried.
 
   --data-dir DIR         restore a server's whole data directory
+  --continue             of --data-dir: a log that cannot go on, because its keys are lost or more was signed than the snapshot has, is kept
+                         in DIR/earlier, and a new one that anchors it takes its place
   --read-only            do not adopt: the log is there to be read and verified` + dirFlags + commonFlags
 
 func setupBackup(c *call) func() error {
@@ -109,6 +115,7 @@ func setupRestore(c *call) func() error {
 	c.dirFlags()
 	data := c.set.String("data-dir", "", "")
 	readOnly := c.set.Bool("read-only", false, "")
+	goOn := c.set.Bool("continue", false, "")
 	return func() error {
 		if err := c.arguments(1, 1, "BACKUP, a snapshot or a directory of snapshots"); err != nil {
 			return err
@@ -116,9 +123,12 @@ func setupRestore(c *call) func() error {
 		bar := c.copyProgress()
 		defer bar.end()
 		o := backup.RestoreOptions{From: c.args[0], Dir: c.dir, State: c.stateDir, Progress: bar.set}
+		if *goOn && (*data == "" || *readOnly) {
+			return c.usagef("--continue is of --data-dir, without --read-only; for one log: `immutable continue OLD NEW`")
+		}
 		if *data != "" {
 			o.Dir = *data
-			return c.restoreAll(o, bar, *readOnly)
+			return c.restoreAll(o, bar, *readOnly, *goOn)
 		}
 		if o.State == "" && !*readOnly {
 			var err error
@@ -131,7 +141,7 @@ func setupRestore(c *call) func() error {
 		if err != nil {
 			return restoreError(err)
 		}
-		return c.restored([]backup.Restored{*r}, func(*backup.Restored) string { return o.State }, nil, *readOnly)
+		return c.restored([]backup.Restored{*r}, func(*backup.Restored) string { return o.State }, nil, *readOnly, nil)
 	}
 }
 
@@ -145,7 +155,7 @@ func restoreError(err error) error {
 	return err
 }
 
-func (c *call) restoreAll(o backup.RestoreOptions, bar *copyProgress, readOnly bool) error {
+func (c *call) restoreAll(o backup.RestoreOptions, bar *copyProgress, readOnly, goOn bool) error {
 	list, failed, err := backup.RestoreAll(c.ctx, o)
 	bar.end()
 	if err != nil {
@@ -158,25 +168,97 @@ func (c *call) restoreAll(o backup.RestoreOptions, bar *copyProgress, readOnly b
 		}
 		return backup.TenantState(o.Dir, o.State, filepath.ToSlash(rel))
 	}
-	return c.restored(list, state, failed, readOnly)
+	var proceed func(string, error) (string, error)
+	if goOn {
+		proceed = func(rel string, why error) (string, error) { return c.proceed(o, rel, why) }
+		for rel, why := range failed {
+			if fork := (*backup.ForkError)(nil); !errors.As(why, &fork) {
+				continue
+			}
+			next, err := proceed(rel, why)
+			if err != nil {
+				failed[rel] = errors.Join(why, err)
+				continue
+			}
+			delete(failed, rel)
+			c.remark("%s: %s\n", rel, next)
+		}
+	}
+	return c.restored(list, state, failed, readOnly, func(r *backup.Restored, why error) (string, error) {
+		rel, err := filepath.Rel(o.Dir, r.Dir)
+		if err != nil || proceed == nil {
+			return "", errors.Join(why, err)
+		}
+		return proceed(filepath.ToSlash(rel), why)
+	})
+}
+
+// proceed keeps the snapshot of a log that cannot go on in DIR/earlier, and begins one in its place that anchors it. It says what was done.
+func (c *call) proceed(o backup.RestoreOptions, rel string, why error) (string, error) {
+	state := backup.TenantState(o.Dir, o.State, rel)
+	dir := filepath.Join(o.Dir, filepath.FromSlash(rel))
+	if err := os.RemoveAll(dir); err != nil { // a copy of the snapshot, if anything
+		return "", err
+	}
+	old, err := backup.Earlier(c.ctx, o, rel)
+	if err != nil {
+		return "", err
+	}
+	l, err := immutable.Continue(c.ctx, old.Dir, dir, &immutable.Config{StateDir: state, Origin: successor(old.Origin, rel)})
+	if err != nil {
+		return "", fmt.Errorf("continue %s: %w", old.Dir, err)
+	}
+	text := fmt.Sprintf("%s continues %s, of which %s has %s entries: %s", l.Origin(), old.Origin, old.Dir, count(old.Size), reason(why))
+	return text, l.Close()
+}
+
+// successor is the origin of the log that continues another: <prefix>/<tenant>/<log>/2, …/3 and so on. rel is tenants/<tenant>/logs/<log>.
+func successor(origin, rel string) string {
+	if parts := strings.Split(rel, "/"); len(parts) == 4 && strings.HasSuffix(origin, "/"+parts[1]+"/"+parts[3]) {
+		return origin + "/2"
+	}
+	at := strings.LastIndexByte(origin, '/')
+	if n, err := strconv.Atoi(origin[at+1:]); err == nil {
+		return origin[:at+1] + strconv.Itoa(n+1)
+	}
+	return origin + "/2"
+}
+
+// reason is an error in one line.
+func reason(err error) string {
+	if refused := (*immutable.RefusedError)(nil); errors.As(err, &refused) {
+		return refused.Reason
+	}
+	if fork := (*backup.ForkError)(nil); errors.As(err, &fork) {
+		return "this host has signed more than the snapshot has"
+	}
+	return err.Error()
 }
 
 // restoredLog is a restored log, and whether it can be written.
 type restoredLog struct {
 	backup.Restored
-	Adopted bool   `json:"adopted"`
-	Why     string `json:"why,omitempty"` // it cannot be written
+	Adopted   bool   `json:"adopted"`
+	Why       string `json:"why,omitempty"`       // it cannot be written
+	Continued string `json:"continued,omitempty"` // by which log
 }
 
 // restored adopts what was restored, and says all.
-func (c *call) restored(list []backup.Restored, state func(*backup.Restored) string, failed map[string]error, readOnly bool) error {
+func (c *call) restored(list []backup.Restored, state func(*backup.Restored) string, failed map[string]error, readOnly bool, proceed func(*backup.Restored, error) (string, error)) error {
 	logs := []restoredLog{}
 	for i := range list {
 		r := restoredLog{Restored: list[i]}
 		if readOnly {
 			r.Why = "--read-only was given"
+		} else if r.Earlier {
+			r.Why = "another log has continued it"
 		} else if _, err := immutable.Adopt(c.ctx, r.Dir, &immutable.Config{StateDir: state(&list[i])}); err != nil {
-			r.Why = err.Error()
+			r.Why = reason(err)
+			if proceed != nil {
+				if r.Continued, err = proceed(&list[i], err); err != nil {
+					r.Why = reason(err)
+				}
+			}
 		} else {
 			r.Adopted = true
 		}
@@ -201,7 +283,10 @@ func (c *call) restored(list []backup.Restored, state func(*backup.Restored) str
 				known = "it agrees with what this host has signed"
 			}
 			c.out.printf("%s\n  log %s, %s entries, from %s: %s\n", r.Dir, r.Origin, count(r.Size), r.Snapshot, known)
-			if !r.Adopted {
+			switch {
+			case r.Continued != "":
+				c.out.printf("  %s\n", r.Continued)
+			case !r.Adopted:
 				c.out.printf("  %s %s\n", paint(yellow, "to be read only:"), r.Why)
 			}
 		}

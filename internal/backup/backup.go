@@ -39,12 +39,13 @@ const (
 var sealedDirs = []string{"archive", "index", "retired", "evidence", "quarantine"}
 
 const (
-	partial   = ".partial"        // ends the name of what is not finished
-	stamp     = "20060102T150405" // begins the name of a snapshot, in UTC
-	maxSmall  = 1 << 30           // bytes of a file that is read whole: notes and the chain of keys
-	maxTries  = 8                 // that changes of keys may spoil
-	maxTail   = 17 << 20          // bytes after the last commit line: more than any batch
-	copyBlock = 1 << 20
+	partial    = ".partial"        // ends the name of what is not finished
+	stamp      = "20060102T150405" // begins the name of a snapshot, in UTC
+	maxSmall   = 1 << 30           // bytes of a file that is read whole: notes and the chain of keys
+	maxTries   = 20                // that rotations and changes of keys may spoil
+	maxUnknown = 4                 // moments that verification may have no answer to
+	maxTail    = 17 << 20          // bytes after the last commit line: more than any batch
+	copyBlock  = 1 << 20
 )
 
 // Options say what to copy where.
@@ -126,17 +127,16 @@ func Run(ctx context.Context, o Options) (res *Result, err error) {
 		switch {
 		case errors.As(err, &bad) && (share != "" || try == 1):
 			share = "" // what is shared may be what is damaged, or a retired segment was being brought back
-		case moved(err) && try < maxTries:
 		default:
 			return res, err
 		}
 	}
 }
 
-// errMoved says that a change of keys came between.
-var errMoved = errors.New("the keys were changed while the log was copied")
+var errOther = errors.New("another log")
 
-func moved(err error) bool { return errors.Is(err, errMoved) || errors.Is(err, fs.ErrNotExist) }
+// errMoved says that a rotation or a change of keys came between.
+var errMoved = errors.New("the log went on while it was copied; run the backup again, when less is written")
 
 // before returns the newest snapshot, after removing what an earlier run did not finish. Snapshots of another log are refused.
 func (o *Options) before(origin string) (string, error) {
@@ -165,7 +165,7 @@ func (o *Options) before(origin string) (string, error) {
 		return "", fmt.Errorf("%s: %w", newest, err)
 	}
 	if id.Origin != origin {
-		return "", fmt.Errorf("%s holds snapshots of the log %s, and this is %s: give each log a directory of its own", o.Out, id.Origin, origin)
+		return "", fmt.Errorf("%s holds snapshots of the log %s, and this is %s: give each log a directory of its own: %w", o.Out, id.Origin, origin, errOther)
 	}
 	return newest, nil
 }
@@ -182,7 +182,10 @@ func Snapshots(fsys vfs.FS, out string) ([]string, error) {
 	var list []string
 	for _, name := range names {
 		at, _, found := strings.Cut(name, "-")
-		if _, err := time.Parse(stamp, at); err == nil && found && !strings.HasSuffix(name, partial) {
+		if _, err := time.Parse(stamp, at); err != nil || !found || strings.HasSuffix(name, partial) {
+			continue
+		}
+		if _, err := fsys.Stat(filepath.Join(out, name, identity.LogName)); err == nil {
 			list = append(list, filepath.Join(out, name))
 		}
 	}
@@ -197,6 +200,7 @@ type copier struct {
 	identity []byte
 	share    string // the snapshot before, whose sealed files are shared; "" = none
 	to       string
+	late     []vfs.File // written in this moment, and not synced
 
 	copied, shared int64
 }
@@ -211,16 +215,14 @@ func (c *copier) run() (*Result, error) {
 			return nil, err
 		}
 	}
-	for _, step := range []func() error{c.notes, c.arrays, c.segments, c.rest, c.syncDirs} {
-		if err := step(); err != nil {
-			return nil, errors.Join(err, removeAll(fsys, c.to))
-		}
-	}
-	rep, err := c.verify()
+	rep, err := c.fill()
 	if err != nil {
 		return nil, errors.Join(err, removeAll(fsys, c.to))
 	}
-	name := filepath.Join(c.o.Out, fmt.Sprintf("%s-%d", c.o.Now().UTC().Format(stamp), rep.Size))
+	name, err := freeName(fsys, c.o.Now(), func(at string) string { return filepath.Join(c.o.Out, fmt.Sprintf("%s-%d", at, rep.Size)) })
+	if err != nil {
+		return nil, errors.Join(err, removeAll(fsys, c.to))
+	}
 	if err := fsys.Rename(c.to, name); err != nil {
 		return nil, errors.Join(err, removeAll(fsys, c.to))
 	}
@@ -232,6 +234,114 @@ func (c *copier) run() (*Result, error) {
 		return nil, err
 	}
 	return &Result{Snapshot: name, Origin: c.id.Origin, Size: rep.Size, Checkpoint: covered(note), Verdict: string(rep.Verdict), Copied: c.copied, Shared: c.shared}, nil
+}
+
+// freeName is the first name from now on, by the second, that nothing has.
+func freeName(fsys vfs.FS, now time.Time, name func(at string) string) (string, error) {
+	for ; ; now = now.Add(time.Second) {
+		full := name(now.UTC().Format(stamp))
+		if _, err := fsys.Stat(full); errors.Is(err, fs.ErrNotExist) {
+			return full, nil
+		} else if err != nil {
+			return "", err
+		}
+	}
+}
+
+// fill copies the log. What is sealed may take long and goes first; then all that belongs to one moment, again where a rotation or a change
+// of keys came between.
+func (c *copier) fill() (*fsck.Report, error) {
+	everything := func(string) bool { return true }
+	for _, dir := range sealedDirs {
+		if err := c.sealed(dir, everything); err != nil {
+			return nil, err
+		}
+	}
+	for try := 1; ; try++ {
+		if err := c.moment(); err != nil {
+			if !errors.Is(err, errMoved) || try == maxTries {
+				return nil, err
+			}
+			continue
+		}
+		if err := c.syncDirs(); err != nil {
+			return nil, err
+		}
+		rep, err := c.verify()
+		// An epoch that had its entry and not yet its closing checkpoint is what a crash leaves: another moment is better.
+		var bad *Error
+		if !errors.As(err, &bad) || bad.Report.Verdict != fsck.Unknown || try >= maxUnknown {
+			return rep, err
+		}
+	}
+}
+
+// moment copies the segments before the open one, then what is signed, then tree and chain, then the open segment, which must still be
+// the same: so the entries are at least those that are signed, and tree and chain cover them.
+func (c *copier) moment() error {
+	if err := removeAll(c.o.FS, filepath.Join(c.to, "pending")); err != nil {
+		return err
+	}
+	if err := c.o.FS.Mkdir(filepath.Join(c.to, "pending"), 0o700); err != nil {
+		return err
+	}
+	defer c.closeLate()
+	open, err := c.o.FS.Open(filepath.Join(c.o.Dir, openName))
+	if err != nil {
+		return err
+	}
+	defer open.Close()
+	first, err := firstOf(open)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(c.segments(first), c.notes(), c.arrays()); err != nil {
+		return err
+	}
+	now, err := c.o.FS.Open(filepath.Join(c.o.Dir, openName))
+	if err != nil {
+		return err
+	}
+	defer now.Close()
+	if still, err := firstOf(now); err != nil {
+		return err
+	} else if still != first {
+		return errMoved
+	}
+	if err := c.copyOpen(openName, open, 0o444, toLastCommit); err != nil {
+		return err
+	}
+	for _, dir := range []string{"evidence", "quarantine"} { // what the entries name is there before they are
+		if err := c.sealed(dir, func(string) bool { return true }); err != nil {
+			return err
+		}
+	}
+	for _, f := range c.late {
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// closeLate closes what was written in a moment, which is synced at its end: the shorter a moment, the less comes between.
+func (c *copier) closeLate() {
+	for _, f := range c.late {
+		f.Close()
+	}
+	c.late = nil
+}
+
+func firstOf(f vfs.File) (uint64, error) {
+	size, err := f.Size()
+	if err != nil {
+		return 0, err
+	}
+	first, _, _, err := segment.ReadHeader(f, size)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", openName, err)
+	}
+	return first, nil
 }
 
 func covered(note []byte) uint64 {
@@ -333,23 +443,9 @@ func (c *copier) arrays() error {
 	return nil
 }
 
-// segments copies the open segment as it is, and those before it. The file of the open segment is held from the beginning, also when a
-// rotation gives it another name; what comes after it is no part of the snapshot. A segment goes from pending to archive to retired and never back, so
-// that one which is gone from where it was is found in what is copied next.
-func (c *copier) segments() error {
-	in, err := c.o.FS.Open(filepath.Join(c.o.Dir, openName))
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	length, err := in.Size()
-	if err != nil {
-		return err
-	}
-	open, _, _, err := segment.ReadHeader(in, length)
-	if err != nil {
-		return fmt.Errorf("%s: %w", openName, err)
-	}
+// segments copies those before the open one. A segment goes from pending to archive to retired, so that one which is gone from where it was
+// is found in what is copied next.
+func (c *copier) segments(open uint64) error {
 	before := func(name string) bool {
 		digits, _, _ := strings.Cut(name, ".")
 		first, err := strconv.ParseUint(digits, 10, 64)
@@ -374,10 +470,9 @@ func (c *copier) segments() error {
 		waiting[name] = true
 	}
 	have := map[string]bool{}
-	for _, dir := range []string{"archive", "index", "retired"} {
-		if err := c.sealed(dir, func(name string) bool { have[name] = before(name); return have[name] }); err != nil {
-			return err
-		}
+	take := func(name string) bool { have[name] = before(name); return have[name] }
+	if err := errors.Join(c.sealed("archive", take), c.sealed("index", take), c.sealed("retired", take)); err != nil {
+		return err
 	}
 	for name := range waiting {
 		first, ok := segment.ParseName(name, segment.PendingSuffix)
@@ -387,14 +482,20 @@ func (c *copier) segments() error {
 			}
 		}
 	}
-	return c.copyOpen(openName, in, 0o444, toLastCommit)
-}
-
-// rest copies what entries name: those were copied before, so it is there.
-func (c *copier) rest() error {
-	for _, dir := range []string{"evidence", "quarantine"} {
-		if err := c.sealed(dir, func(string) bool { return true }); err != nil {
+	// What was sealed after the open segment began is no part of the snapshot; nor are indexes of an archive that came after archives were
+	// listed, whose pending file is.
+	for _, dir := range []string{"archive", "index", "retired"} {
+		names, err := c.o.FS.ReadDir(filepath.Join(c.to, dir))
+		if err != nil {
 			return err
+		}
+		for _, name := range names {
+			digits, _, _ := strings.Cut(name, ".")
+			if !before(name) || dir == "index" && !have[digits+segment.ArchiveSuffix] {
+				if err := c.o.FS.Remove(filepath.Join(c.to, dir, name)); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	return nil
@@ -431,6 +532,9 @@ func (c *copier) sealedFile(name string) error {
 	if err != nil {
 		return err
 	}
+	if was, err := c.o.FS.Stat(filepath.Join(c.to, name)); err == nil && was.Size == info.Size {
+		return nil
+	}
 	if c.share != "" {
 		old := filepath.Join(c.share, name)
 		if was, err := c.o.FS.Stat(old); err == nil && was.Size == info.Size {
@@ -440,7 +544,14 @@ func (c *copier) sealedFile(name string) error {
 			} // a file system without links, or with too many of them: copied
 		}
 	}
-	return c.copy(name, func(_ vfs.File, size int64) (int64, error) { return size, nil })
+	in, err := c.o.FS.Open(filepath.Join(c.o.Dir, name))
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	n, err := copyFile(c.ctx, c.o.FS, in, info.Size, filepath.Join(c.to, name), info.Mode.Perm(), c.progress)
+	c.copied += n
+	return err
 }
 
 // copy copies the first bytes of a file, as many as upTo says, and syncs them.
@@ -465,28 +576,39 @@ func (c *copier) copyOpen(name string, in vfs.File, perm fs.FileMode, upTo func(
 	if size, err = upTo(in, size); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	n, err := copyFile(c.ctx, c.o.FS, in, size, filepath.Join(c.to, name), perm, func(done int64) {
-		if c.o.Progress != nil {
-			c.o.Progress("copying", uint64(c.copied+done), 0)
-		}
-	})
+	if err := removeAll(c.o.FS, filepath.Join(c.to, name)); err != nil { // of the moment before
+		return err
+	}
+	out, n, err := copyInto(c.ctx, c.o.FS, in, size, filepath.Join(c.to, name), perm, c.progress)
 	c.copied += n
+	if err == nil {
+		c.late = append(c.late, out)
+	}
 	return err
 }
 
+func (c *copier) progress(done int64) {
+	if c.o.Progress != nil {
+		c.o.Progress("copying", uint64(c.copied+done), 0)
+	}
+}
+
 func (c *copier) write(name string, data []byte, perm fs.FileMode) error {
+	if err := removeAll(c.o.FS, filepath.Join(c.to, name)); err != nil { // of the moment before
+		return err
+	}
 	f, err := c.o.FS.Create(filepath.Join(c.to, name), perm)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
+	c.late = append(c.late, f)
 	if len(data) > 0 {
 		if _, err := f.WriteAt(data, 0); err != nil {
 			return err
 		}
 	}
 	c.copied += int64(len(data))
-	return f.Sync()
+	return nil
 }
 
 func (c *copier) syncDirs() error {
@@ -522,30 +644,43 @@ func toLastCommit(f vfs.File, size int64) (int64, error) {
 }
 
 // copyFile copies size bytes into a new file and syncs it.
-func copyFile(ctx context.Context, fsys vfs.FS, in vfs.File, size int64, name string, perm fs.FileMode, progress func(int64)) (done int64, err error) {
-	out, err := fsys.Create(name, perm)
+func copyFile(ctx context.Context, fsys vfs.FS, in vfs.File, size int64, name string, perm fs.FileMode, progress func(int64)) (int64, error) {
+	out, n, err := copyInto(ctx, fsys, in, size, name, perm, progress)
 	if err != nil {
-		return 0, err
+		return n, err
 	}
-	defer out.Close()
+	return n, errors.Join(out.Sync(), out.Close())
+}
+
+// copyInto is copyFile without the sync; the file stays open unless there is an error.
+func copyInto(ctx context.Context, fsys vfs.FS, in vfs.File, size int64, name string, perm fs.FileMode, progress func(int64)) (out vfs.File, done int64, err error) {
+	f, err := fsys.Create(name, perm)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
 	block := make([]byte, min(size, copyBlock))
 	for done < size {
 		if err := ctx.Err(); err != nil {
-			return done, err
+			return nil, done, err
 		}
 		part := block[:min(size-done, copyBlock)]
 		if n, err := in.ReadAt(part, done); err != nil && n < len(part) {
-			return done, fmt.Errorf("read %s at %d: %w", name, done, err)
+			return nil, done, fmt.Errorf("read %s at %d: %w", name, done, err)
 		}
-		if _, err := out.WriteAt(part, done); err != nil {
-			return done, err
+		if _, err := f.WriteAt(part, done); err != nil {
+			return nil, done, err
 		}
 		done += int64(len(part))
 		if progress != nil {
 			progress(done)
 		}
 	}
-	return done, out.Sync()
+	return f, done, nil
 }
 
 func makeDirs(fsys vfs.FS, dir string) error {

@@ -18,6 +18,8 @@ import (
 const (
 	serverState = "state"
 	serverCold  = "cold"
+	// What could not go on after a restoration.
+	serverEarlier = "earlier"
 )
 
 // Below a backup of a whole data directory.
@@ -25,6 +27,8 @@ const (
 	logsDir  = "logs"  // snapshots of each log, under its path in the data directory
 	filesDir = "files" // settings, tokens (hashed) and alerts, a directory for each run
 	coldDir  = "cold"  // retired segments that were moved
+	// What logs were before they were continued by others: kept, and not restored from.
+	supersededDir = "superseded"
 )
 
 // All is a backup of a server's whole data directory.
@@ -52,7 +56,9 @@ func RunAll(ctx context.Context, o Options) (*All, error) {
 		return nil, fmt.Errorf("another backup into %s is running: %w", o.Out, err)
 	}
 	defer lock.Close()
-	a.to = filepath.Join(o.Out, filesDir, o.Now().UTC().Format(stamp))
+	if a.to, err = freeName(o.FS, o.Now(), func(at string) string { return filepath.Join(o.Out, filesDir, at) }); err != nil {
+		return nil, err
+	}
 	if err := removeAll(o.FS, a.to+partial); err != nil {
 		return nil, err
 	}
@@ -117,6 +123,13 @@ func (a *all) log(rel string) error {
 	o := a.o
 	o.Dir, o.Out = filepath.Join(o.Dir, filepath.FromSlash(rel)), filepath.Join(o.Out, logsDir, filepath.FromSlash(rel))
 	r, err := Run(a.ctx, o)
+	if errors.Is(err, errOther) {
+		to := filepath.Join(a.o.Out, supersededDir, filepath.Base(a.to), filepath.FromSlash(rel))
+		if err := errors.Join(makeDirs(a.o.FS, filepath.Dir(to)), a.o.FS.Rename(o.Out, to)); err != nil {
+			return err
+		}
+		r, err = Run(a.ctx, o)
+	}
 	if cerr := a.ctx.Err(); cerr != nil {
 		return cerr
 	}
@@ -260,6 +273,10 @@ func (r *restoreAll) log(rel string) error {
 	o := r.o
 	o.From, o.Dir = filepath.Join(o.From, logsDir, filepath.FromSlash(rel)), filepath.Join(o.Dir, filepath.FromSlash(rel))
 	o.State = TenantState(r.o.Dir, r.o.State, rel)
+	earlier := strings.HasPrefix(rel, serverEarlier+"/")
+	if earlier {
+		o.State = ""
+	}
 	if err := makeDirs(o.FS, filepath.Dir(o.Dir)); err != nil {
 		return err
 	}
@@ -271,8 +288,27 @@ func (r *restoreAll) log(rel string) error {
 		r.failed[rel] = err
 		return nil
 	}
+	res.Earlier = earlier
 	r.restored = append(r.restored, *res)
 	return nil
+}
+
+// Earlier brings the newest snapshot of a log to DIR/earlier, to be read only: the log cannot go on there.
+func Earlier(ctx context.Context, o RestoreOptions, rel string) (*Restored, error) {
+	if o.FS == nil {
+		o.FS = vfs.OS()
+	}
+	o.From = filepath.Join(o.From, logsDir, filepath.FromSlash(rel))
+	snapshot, err := o.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	o.From, o.State = snapshot, ""
+	o.Dir = filepath.Join(o.Dir, serverEarlier, filepath.FromSlash(rel), filepath.Base(snapshot))
+	if err := makeDirs(o.FS, filepath.Dir(o.Dir)); err != nil {
+		return nil, err
+	}
+	return Restore(ctx, o)
 }
 
 // TenantState is the state directory of a log at a path in a server's data directory; state replaces DIR/state unless it is empty.

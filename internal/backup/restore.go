@@ -28,7 +28,8 @@ type Restored struct {
 	Origin   string `json:"origin"`
 	Size     uint64 `json:"size"`
 	Verdict  string `json:"verdict"`
-	Known    bool   `json:"known"` // this host has a head of the log, which the snapshot agrees with
+	Known    bool   `json:"known"`             // this host has a head of the log, which the snapshot agrees with
+	Earlier  bool   `json:"earlier,omitempty"` // of a server: another log has continued it
 }
 
 // ForkError says that this host has signed more than the snapshot holds: a log that went on from there would contradict it.
