@@ -83,6 +83,26 @@ func (b *patientBody) stop() {
 	_ = b.r.control().SetReadDeadline(time.Unix(1, 0))
 }
 
+// ended says whether the body's end was read.
+func (b *patientBody) ended() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.whole
+}
+
+// lingerTime is how long a client that is still sending gets to read why nobody listens any more. A connection that is closed
+// while something of the client's is unread is reset, and with it goes the answer that is under way.
+const lingerTime = 500 * time.Millisecond
+
+// linger passes over what still comes, after stop.
+func (b *patientBody) linger() {
+	if b.ended() {
+		return
+	}
+	_ = b.r.control().SetReadDeadline(time.Now().Add(lingerTime))
+	_, _ = io.Copy(io.Discard, b.r.Body) // ends with the body, the client or the deadline
+}
+
 // unpack is the body as its sender meant it, by Content-Encoding, and held to Limits.Ratio.
 func (b *patientBody) unpack() (io.Reader, func(), error) {
 	switch encoding := b.r.Header.Get("Content-Encoding"); encoding {

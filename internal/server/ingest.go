@@ -79,10 +79,19 @@ func ingest(r *request, g given) error {
 	r.w.Header().Set("X-Accel-Buffering", "no") // a proxy that holds back either direction would hold back receipts
 	in.run()
 	if in.ended != nil && r.w.status == 0 && !errors.Is(in.ended, context.Canceled) {
+		in.leaveConnection()
 		return in.ended // nothing was answered yet: the whole is refused
 	}
 	in.finish()
 	return nil
+}
+
+// leaveConnection has an HTTP/1 connection closed behind the answer, unless the body's end was read. In full duplex net/http would
+// take up the connection again after a body that it failed to pass over, and what is left of that body for the next request.
+func (in *ingestion) leaveConnection() {
+	if in.r.ProtoMajor == 1 && !in.body.ended() {
+		in.r.w.Header().Set("Connection", "close")
+	}
 }
 
 // stop ends the reading, and waits until nobody reads the body any more: net/http takes it back when the handler returns.
@@ -91,6 +100,10 @@ func (in *ingestion) stop() {
 	in.body.stop()
 	for c := range in.reader.Chunks() {
 		c.Ready()
+	}
+	if in.r.ProtoMajor == 1 {
+		in.body.linger()
+		in.r.extendWrite() // for the end of the answer
 	}
 }
 
@@ -278,6 +291,9 @@ func (in *ingestion) appendProblem(dst []byte, err error) []byte {
 func (in *ingestion) send() {
 	if len(in.out) == 0 {
 		return
+	}
+	if in.r.w.status == 0 {
+		in.leaveConnection()
 	}
 	in.r.extendWrite()
 	_, err := in.r.w.Write(in.out)
