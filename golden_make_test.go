@@ -80,6 +80,8 @@ type maker struct {
 	cfg   *Config
 	l     *Log
 	n     int // events so far
+
+	search bool // seals are left as they are, of version 2, and search indexes stay
 }
 
 func newMaker(t testing.TB, origin string) *maker {
@@ -206,11 +208,13 @@ func (m *maker) takeFiles(dir, origin string) *vector {
 	must(m.t, err)
 	v.files["head"] = data
 	v.editHead(m.t, func(h *identity.Head) { h.Inode = 0 })
-	m.withoutSearch(v)
+	if !m.search {
+		m.withoutSearch(v)
+	}
 	return v
 }
 
-// withoutSearch gives the seals their first version, which knows no search index: the vectors are older than these.
+// withoutSearch gives the seals their first version, which knows no search index: most vectors are older than these.
 func (m *maker) withoutSearch(v *vector) {
 	m.t.Helper()
 	for name, note := range v.files {
@@ -392,6 +396,69 @@ func (g *vectors) reseal(v *vector, first, end uint64) {
 	v.files["log/index/"+segment.SealName(first)] = g.sign(s.Text())
 }
 
+// searched makes logs with search indexes, under seals of version 2.
+func (g *vectors) searched() {
+	m := newMaker(g.t, vectorOrigin)
+	m.search = true
+	m.open()
+	m.add(100)
+	for i := range 160 {
+		e := Event{Level: Level(i % 7), Message: fmt.Sprintf("user %d paid %d EUR from 203.0.113.%d", i, 5*i, i%40), Metadata: Fields{"status": []int{200, 404, 500}[i%3], "user": Fields{"name": fmt.Sprintf("Müller %d", i)}}}
+		words := sha256.Sum256([]byte{byte(i)})
+		e.Metadata["trace"] = fmt.Sprintf("% x", words[:]) + fmt.Sprintf(" %x-%x-%x-%x-%x-%x", words[:3], words[3:7], words[7:10], words[10:15], words[15:18], words[18:])
+		switch i % 50 {
+		case 7:
+			e.Metadata = Fields{"tags": []string{"vpn", "Büro"}, "empty": Fields{}, "none": nil, "a.b": true}
+		case 8:
+			e.IdempotencyKey, e.TraceID = fmt.Sprintf("k%d", i), "0af7651916cd43dd8448eb211c80319c"
+		case 9:
+			e.Message = "日本語 の ログ \u0001 \n"
+		}
+		m.append(e)
+	}
+	m.rotate()
+	m.close()
+	m.open()
+	base := g.add("search", "a sealed segment with a search index, under a seal of version 2, and some entries in the open one", m.take())
+	m.close()
+	sdx, seal := "index/"+segment.SearchName(0), "index/"+segment.SealName(0)
+	data := base.files["log/"+sdx]
+	pages := (len(data) + 4096 + 32 - 1) / (4096 + 32)
+	table := len(data) - 32*pages
+	if pages < 2 {
+		g.t.Fatalf("a search index of %d pages: want some", pages)
+	}
+	// Whoever has the key signs a seal over another index.
+	reseal := func(v *vector, change func(s *index.Seal)) {
+		text, err := m.l.openSeal(v.files["log/"+seal])
+		must(g.t, err)
+		s, err := index.ParseSeal(text)
+		must(g.t, err)
+		now := v.files["log/"+sdx]
+		s.Search, s.SearchLen, s.Table = sha256.Sum256(now), int64(len(now)), sha256.Sum256(now[table:])
+		change(&s)
+		v.files["log/"+seal] = g.sign(s.Text())
+	}
+	g.refute("search-missing", "the search index is gone", base, func(v *vector) { delete(v.files, "log/"+sdx) }, sdx)
+	g.refute("search-bit", "one bit of the search index is changed", base, func(v *vector) { g.flip(v, "log/"+sdx, 5000) }, sdx)
+	g.also(seal)
+	g.refute("search-page", "a digest in the table of pages is changed, and sealed like that: it is not its page's", base, func(v *vector) {
+		g.flip(v, "log/"+sdx, table+32+5)
+		reseal(v, func(*index.Seal) {})
+	}, sdx)
+	g.refute("search-table", "the seal has another hash of the table of pages", base, func(v *vector) {
+		reseal(v, func(s *index.Seal) { s.Table[3] ^= 1 })
+	}, seal)
+	g.also(sdx)
+	g.refute("search-range", "the seal says of its search index what is true, and is of another segment", base, func(v *vector) {
+		reseal(v, func(s *index.Seal) { s.End += 256 })
+	}, seal)
+	v := base.copyOf()
+	m.withoutSearch(v)
+	v.files["log/"+sdx] = data
+	g.add("search-unsealed", "a search index under a seal of version 1, which claims nothing of it: a note", v)
+}
+
 // archiveLines is what an archive holds: segment line, entry lines, closing commit line. For what is no archive it is nil.
 func archiveLines(t testing.TB, data []byte) []byte {
 	t.Helper()
@@ -446,6 +513,7 @@ func makeVectors(t testing.TB) []*vector {
 	g.sealed()
 	g.epochs()
 	g.retired()
+	g.searched()
 	return g.all
 }
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import immutable_mldsa
 
 GROUP = 256
+SEARCH_PAGE = 4096  # bytes of a page of an sdx file; the last is shorter
 MAX_LINE = 65_535            # bytes of an entry line without its newline
 MAX_BATCH = 16 << 20         # bytes of a batch with its commit line
 MAX_BATCH_ENTRIES = 65_536

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from immutable_format import (
     At, CONTROL, CannotRun, DECIMAL, Decoder, GROUP, IndexBuilder, MAX_BATCH, MAX_BATCH_ENTRIES, MAX_LINE,
-    MAX_NOTE, MAX_PENDING, Position, Refuse, archive_frames, b64, check_timestamp, commit_line,
+    MAX_NOTE, MAX_PENDING, Position, Refuse, SEARCH_PAGE, archive_frames, b64, check_timestamp, commit_line,
     history_notes, kept_lines, leaves_header, parse_entry, parse_producer_key, parse_vkey, segment_line, sha256, show, unbase64)
 from immutable_bundle import MAX_FILE, verify_bundle
 from immutable_keys import Chain, parse_log_keys
@@ -835,8 +835,10 @@ class Verifier:
                 f = self.open(f"index/{first:020d}.sdx", suffix=DERIVED)
                 if f is None:
                     return
-                match = re.fullmatch(r"([0-9a-f]{64} [1-9][0-9]*) [0-9a-f]{64}", body[5])  # the last is the page table's
+                match = re.fullmatch(r"([0-9a-f]{64} [1-9][0-9]*) ([0-9a-f]{64})", body[5])
                 body[5:] = [match[1] if match else body[5]]
+                faults = page_faults(f, match[2] if match else "")
+                f.seek(0)
                 facts.append(file_identity(f))
             elif f"index/{first:020d}.sdx" in self.index_files:
                 self.note(f"index/{first:020d}.sdx is under no seal and was not looked at")
@@ -846,6 +848,9 @@ class Verifier:
         for got, want, what in zip(body, [f"immutable/seal/{2 if second else 1}", *facts], names):
             if got != want:
                 self.find(seal, None, first, f"seal's {what} is not what is there" + (DERIVED if what in names[4:] else ""), want, got)
+        if second and body[5] == facts[4]:
+            for in_seal, what, got, want in faults:
+                self.find(seal if in_seal else f"index/{first:020d}.sdx", None, first, what + DERIVED, got, want)
         if self.last_kept is None or self.last_kept.size < end:
             self.find("checkpoints", None, None, f"no checkpoint at or after the sealed end of {archive}", "none", f"size {end} or more")
 
@@ -1179,6 +1184,23 @@ def file_identity(f):
     """Hash and length as a seal writes them. Closes the file."""
     with f:
         return f"{hashlib.file_digest(f, 'sha256').hexdigest()} {os.fstat(f.fileno()).st_size}"
+
+
+def page_faults(f, want):
+    """What is wrong with the table of page digests at the end of an sdx file, and with the seal's hash of it, `want`."""
+    size = os.fstat(f.fileno()).st_size
+    pages = -(-size // (SEARCH_PAGE + 32))
+    f.seek(max(size - 32 * pages, 0))
+    table = f.read()
+    got = hashlib.sha256(table).hexdigest()
+    if got != want:
+        return [(True, "seal's hash of the sdx file's table of pages is not what is there", want, got)]
+    f.seek(0)
+    for page in range(pages):
+        got = hashlib.sha256(f.read(min(SEARCH_PAGE, size - 32 * pages - SEARCH_PAGE * page))).digest()
+        if got != table[32 * page:][:32]:
+            return [(False, f"page {page} is not the one in the table of pages", table[32 * page:][:32].hex(), got.hex())]
+    return []
 
 
 def same_file(a, a_length, b, b_length):
