@@ -209,9 +209,15 @@ func TestMailIsNotSentInTheClear(t *testing.T) {
 	s := newMailServer(t)
 	s.plain = true
 	b := newBench(t, t.TempDir(), func(o *Options, _ *immutable.Config) { o.RootCAs = s.pool })
-	b.rules(Rules{Sinks: []Sink{{Name: "mail", Type: Email, To: []string{"a@example.com"}, From: "log@example.com", Server: s.Addr().String(), Username: "user", Secrets: []string{"password"}}}})
-	if err := b.m.Test(t.Context(), b.admin, tenant.DefaultName, "mail"); err == nil || len(s.got()) != 0 {
-		t.Errorf("without STARTTLS: %v, %d messages", err, len(s.got()))
+	for _, user := range []string{"", "user"} {
+		sink := Sink{Name: "mail", Type: Email, To: []string{"a@example.com"}, From: "log@example.com", Server: s.Addr().String(), Username: user}
+		if user != "" {
+			sink.Secrets = []string{"password"}
+		}
+		b.rules(Rules{Sinks: []Sink{sink}})
+		if err := b.m.Test(t.Context(), b.admin, tenant.DefaultName, "mail"); err == nil || len(s.got()) != 0 {
+			t.Errorf("without STARTTLS, user %q: %v, %d messages", user, err, len(s.got()))
+		}
 	}
 	b.rules(Rules{Sinks: []Sink{{Name: "mail", Type: Email, To: []string{"a@example.com"}, From: "log@example.com", Server: s.Addr().String(), TLS: "none"}}})
 	if err := b.m.Test(t.Context(), b.admin, tenant.DefaultName, "mail"); err != nil || len(s.got()) != 1 {
