@@ -3,6 +3,7 @@ package immutable
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -204,6 +205,27 @@ func (l *Log) groupOf(ctx context.Context, index uint64) (*group, *edge, error) 
 		return nil, nil, err
 	}
 	return &g, &at, nil
+}
+
+// LeafHash returns the leaf hash of the entry at index, proven against the committed tree; of an entry that is retired too.
+func (l *Log) LeafHash(ctx context.Context, index uint64) (Hash, error) {
+	g, _, err := l.groupOf(ctx, index)
+	if err == nil {
+		return g.leaves[index%tree.GroupSize], nil
+	}
+	var gone *RetiredError
+	if !errors.As(err, &gone) {
+		return Hash{}, err
+	}
+	at, err := l.committed()
+	if err != nil {
+		return Hash{}, err
+	}
+	leaves, err := l.keptLeaves(gone.First, index/tree.GroupSize, &at)
+	if err != nil {
+		return Hash{}, err
+	}
+	return leaves[index%tree.GroupSize], nil
 }
 
 // Block returns the entry at index with its place in the hash chain.

@@ -51,12 +51,14 @@ type RetiredError struct {
 	First, End uint64 // of the segment, or of all that is retired
 	Entry      int64  // index of the segment's tombstone; -1 where it was not looked up
 	Cold       string // where the archive was moved; "" where it was deleted, or not looked up
+
+	more bool // there are several segments, and what Entry and Cold say is of the first
 }
 
 func (e *RetiredError) Error() string {
 	s := fmt.Sprintf("entries %d to %d are retired", e.First, e.End-1)
 	switch {
-	case e.Entry < 0:
+	case e.Entry < 0 || e.more:
 		return s + "; `immutable retire --list` says where they went"
 	case e.Cold == "":
 		return fmt.Sprintf("%s: deleted, as entry %d says; the oldest entry that is there is %d", s, e.Entry, e.End)
@@ -678,7 +680,7 @@ func (l *Log) whereRetired(ctx context.Context, err error) error {
 	}
 	for i := range f.retired {
 		if r := &f.retired[i]; r.First <= gone.First && gone.First < r.End {
-			return &RetiredError{First: gone.First, End: gone.End, Entry: int64(r.Entry), Cold: r.Cold}
+			return &RetiredError{First: gone.First, End: gone.End, Entry: int64(r.Entry), Cold: r.Cold, more: gone.End > r.End}
 		}
 	}
 	return &CorruptError{File: archiveDir + "/" + segment.ArchiveName(gone.First), What: "it is missing, and no entry says that the segment was retired"}

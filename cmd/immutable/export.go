@@ -87,6 +87,8 @@ func (x *exporter) run(q *immutable.Query, write func(*immutable.Entry) ([]byte,
 		x.c.out.raw("[")
 		separator = "\n"
 	}
+	q.Explain = new(immutable.Explain)
+	defer func() { x.c.sayRetired(q.Explain) }()
 	for e, err := range x.l.Entries(x.c.ctx, *q) {
 		if err != nil {
 			return err

@@ -69,6 +69,8 @@ func commands() []command {
 		{"import", "append what export, or the earlier system, has written", importUsage, setupImport},
 		{"init", "make a log with a name of your choice", initUsage, setupInit},
 		{"rotate", "seal the open segment now", rotateUsage, setupRotate},
+		{"retire", "move or delete old segments, and keep what proves them", retireUsage, setupRetire},
+		{"hold", "legal holds: nothing is retired", holdUsage, setupHold},
 		{"rebuild", "make tree, chain, indexes and seals again", rebuildUsage, setupRebuild},
 		{"backup", "make a verified snapshot of a log, also while it is written", backupUsage, setupBackup},
 		{"restore", "bring a log back from a snapshot", restoreUsage, setupRestore},

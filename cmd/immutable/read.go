@@ -70,12 +70,14 @@ func readEntries(c *call, q *immutable.Query, filter *immutable.Filter) (err err
 		return err
 	}
 	defer closing(l, &err)
+	q.Explain = new(immutable.Explain)
 	for e, err := range l.Entries(c.ctx, *q) {
 		if err != nil {
 			return err
 		}
 		c.entryMarked(&e, filter)
 	}
+	c.sayRetired(q.Explain)
 	return nil
 }
 

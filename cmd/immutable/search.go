@@ -82,9 +82,7 @@ func setupSearch(c *call) func() error {
 		if s.filter, err = c.query(&s.q); err != nil {
 			return err
 		}
-		if s.explain {
-			s.q.Explain = new(immutable.Explain)
-		}
+		s.q.Explain = new(immutable.Explain)
 		return s.run()
 	}
 }
@@ -198,7 +196,8 @@ func (s *searchCall) answerWith(v any) error {
 // explained prints for a person how the answer was come to.
 func (s *searchCall) explained() {
 	x := s.q.Explain
-	if x == nil {
+	if !s.explain {
+		s.sayRetired(x)
 		return
 	}
 	rows := [][2]string{
@@ -227,13 +226,14 @@ type explanation struct {
 	Entries       uint64   `json:"entries"`
 	Matches       uint64   `json:"matches"`
 	FromIndex     uint64   `json:"fromIndex"`
+	Retired       uint64   `json:"retired"`
 	Milliseconds  float64  `json:"milliseconds"`
 	Notes         []string `json:"notes"`
 }
 
 func explainJSON(x *immutable.Explain) explanation {
 	return explanation{
-		x.Query, x.Segments, x.WithoutIndex, x.Groups, x.GroupsSkipped, x.GroupsRead, x.Entries, x.Matches, x.FromIndex,
+		x.Query, x.Segments, x.WithoutIndex, x.Groups, x.GroupsSkipped, x.GroupsRead, x.Entries, x.Matches, x.FromIndex, x.Retired,
 		float64(x.Elapsed.Microseconds()) / 1000, append([]string{}, x.Notes...),
 	}
 }
@@ -246,9 +246,10 @@ func (s *searchCall) printCount(l *immutable.Log) error {
 	s.progress.clear()
 	if s.json {
 		return s.answerWith(struct {
-			Count  uint64 `json:"count"`
-			Source string `json:"source"`
-		}{n.N, n.Source()})
+			Count   uint64 `json:"count"`
+			Source  string `json:"source"`
+			Retired uint64 `json:"retired,omitempty"`
+		}{n.N, n.Source(), n.Retired})
 	}
 	s.out.printf("%d\n", n.N)
 	s.source(n)

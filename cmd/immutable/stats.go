@@ -72,6 +72,7 @@ func statRows(s *immutable.Stats) [][2]string {
 	}
 	rows = append(rows, [2]string{"root", s.Root}, [2]string{"last block", s.Chain}, [2]string{"checkpoint", checkpoint}, [2]string{"verified", verified})
 	rows = append(rows, witnessRows(s.Witnessing)...)
+	rows = append(rows, retiredRows(s)...)
 	if s.Quarantined > 0 {
 		rows = append(rows, [2]string{"quarantined", strconv.Itoa(s.Quarantined) + " files that recovery moved aside"})
 	}

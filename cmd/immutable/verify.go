@@ -48,6 +48,7 @@ A key that lies beside the log proves little. Give it what was kept elsewhere:
   --require-covered      exit code 1 unless something from outside covers every entry
   --indexes              recompute the derived indexes too
   --no-head              do not use what this host knows of the log
+  --cold DIR             read retired segments there (` + "`immutable retire`" + ` moved them); without it their content is not read
   --workers N            goroutines that read and hash (default: one for each processor)
   --alert URL            when the answer is refuted or unknown, POST the JSON report there (3 tries); a report that cannot be
                          delivered is said on standard error, and the exit code stays the answer's. It is signed after
@@ -72,6 +73,7 @@ func setupVerify(c *call) func() error {
 	var o immutable.VerifyOptions
 	c.set.BoolVar(&o.Indexes, "indexes", false, "")
 	c.set.BoolVar(&o.NoHead, "no-head", false, "")
+	c.set.StringVar(&o.Cold, "cold", "", "")
 	c.set.IntVar(&o.Workers, "workers", 0, "")
 	alert := c.set.String("alert", "", "")
 	files := fileFlags(c)

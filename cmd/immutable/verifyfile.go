@@ -88,7 +88,7 @@ const (
 var flagsOf = map[string][]string{
 	kindLog: {
 		"dir", "state-dir", "key", "checkpoint", "receipt", "proof", "epochs", "entry", "policy", "tsa-roots", "require",
-		"indexes", "no-head", "workers", "receipts",
+		"indexes", "no-head", "cold", "workers", "receipts",
 	},
 	kindPage:         {"page", "out"},
 	kindMisbehaviour: {"dir", "state-dir", "key"},
