@@ -526,6 +526,10 @@ func isIssuerError(err error) bool {
 }
 
 func TestHostileIssuersAreBounded(t *testing.T) {
+	why := map[string]string{
+		"endless document": "more than", "key set elsewhere without TLS": "must be https", "another issuer": "evil.example",
+		"redirect off the host without TLS": "must be https", "nonsense": "decode",
+	}
 	for what, f := range map[string]func(*authority) func(http.ResponseWriter) bool{
 		"endless document": func(*authority) func(http.ResponseWriter) bool {
 			return func(w http.ResponseWriter) bool {
@@ -563,14 +567,19 @@ func TestHostileIssuersAreBounded(t *testing.T) {
 	} {
 		s := newSetup(t)
 		s.iss.discovery = f(s.iss)
-		if p, err := s.a.Principal(request(mainEntries, s.iss.token(t, nil))); p != nil || !isIssuerError(err) {
+		if p, err := s.a.Principal(request(mainEntries, s.iss.token(t, nil))); p != nil || !isIssuerError(err) || !strings.Contains(err.Error(), why[what]) {
 			t.Errorf("%s: got %v, %v", what, p, err)
 		}
 	}
 	s := newSetup(t)
 	s.iss.jwks = func(w http.ResponseWriter) bool { w.WriteHeader(http.StatusInternalServerError); return true }
-	if _, err := s.a.Principal(request(mainEntries, s.iss.token(t, nil))); !isIssuerError(err) {
-		t.Errorf("key set away: got %v", err)
+	for range 5 {
+		if _, err := s.a.Principal(request(mainEntries, s.iss.token(t, nil))); !isIssuerError(err) {
+			t.Errorf("key set away: got %v", err)
+		}
+	}
+	if n := s.iss.requests("/keys"); n != 1 {
+		t.Errorf("a key set that is away was asked for %d times within a moment", n)
 	}
 }
 

@@ -221,6 +221,15 @@ func TestReadFailsWhereItCannotBeRecorded(t *testing.T) {
 		}
 	}
 	begun(5, nil)
+	// A window that is open takes more, unless something else is owed.
+	open := Read{MainName, "read", "begun before"}
+	if _, err := x.BeginRead(t.Context(), reader, open); err != nil {
+		t.Errorf("in an open window: %v", err)
+	}
+	x.reads.owe(readKind{filter: "else"}, &counts{by: *reader, requests: 1})
+	if _, err := x.BeginRead(t.Context(), reader, open); err == nil {
+		t.Error("a read went on while counts of another kind are owed")
+	}
 	// The same kind's window is open, so its next read needs no new record; when that window cannot be recorded, reads fail.
 	x.reads.finish(t.Context(), x.reads.windows[readKind{reader.ID, MainName, "read", "begun before"}])
 	if _, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", "begun before"}); err == nil {
@@ -334,6 +343,11 @@ func TestKindsOfReadsWaitForRoom(t *testing.T) {
 	if _, err := x.BeginRead(ctx, reader, Read{MainName, "read", "one more"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want that it waited", err)
 	}
+	rs.mu.Lock()
+	if n := len(rs.windows); n != maxWindows {
+		t.Errorf("got %d windows, want %d", n, maxWindows)
+	}
+	rs.mu.Unlock()
 	done := make(chan error)
 	go func() {
 		_, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", "one more"})
