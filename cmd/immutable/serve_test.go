@@ -258,7 +258,7 @@ func TestServeLosesNothingWhenStopped(t *testing.T) {
 		t.Fatal(err)
 	}
 	stream.Header.Set("Authorization", "Bearer "+testToken)
-	resp, err := http.DefaultClient.Do(stream)
+	resp, err := http.DefaultClient.Do(stream) //nolint:bodyclose // below, once it is known that there is one
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -119,9 +120,7 @@ func TestEverySettingHasThreeSpellings(t *testing.T) {
 		}
 		file.WriteString(" " + value + "\n")
 		flags := map[string]string{st.flag: value}
-		for k, v := range needs[st.key] {
-			flags[k] = v
-		}
+		maps.Copy(flags, needs[st.key])
 		byFlag := mustLoad(t, "", nil, flags)
 		byEnv := mustLoad(t, "", map[string]string{st.env(): value}, needs[st.key])
 		byFile := mustLoad(t, file.String(), nil, needs[st.key])

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -161,10 +162,8 @@ func text(key, flag, help string, field func(*Config) *string, check func(string
 
 func oneOf(key, flag, help string, field func(*Config) *string, values ...string) setting {
 	return text(key, flag, help, field, func(s string) error {
-		for _, v := range values {
-			if s == v {
-				return nil
-			}
+		if slices.Contains(values, s) {
+			return nil
 		}
 		return fmt.Errorf("%q is none of %s", s, strings.Join(values, ", "))
 	})

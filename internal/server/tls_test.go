@@ -231,6 +231,8 @@ func TestTLSNegotiatesHybridKeyExchangeAndHTTP2(t *testing.T) {
 	if r, err := old.Get(s.url); err == nil {
 		r.Body.Close()
 		t.Error("TLS 1.1 was accepted")
+	} else if !strings.Contains(err.Error(), "protocol version") {
+		t.Errorf("TLS 1.1 was refused by accident: %v", err)
 	}
 }
 
