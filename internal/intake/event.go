@@ -93,7 +93,7 @@ func (m *members) strictly(e *entry.Event) error {
 // parseLevel reads a level's name without making a string of the usual ones.
 func parseLevel(v []byte) (entry.Level, error) {
 	if len(v) > 2 && v[0] == '"' && v[len(v)-1] == '"' {
-		for l := entry.Level(0); l < entry.NumLevels; l++ {
+		for l := range entry.Level(entry.NumLevels) {
 			if string(v[1:len(v)-1]) == l.String() {
 				return l, nil
 			}

@@ -242,7 +242,7 @@ func TestLinesAreAnsweredWhileMoreComes(t *testing.T) {
 	req.Header.Set("Content-Type", "application/x-ndjson")
 	responses := make(chan *http.Response, 1)
 	go func() {
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := http.DefaultClient.Do(req) //nolint:bodyclose // its receiver does
 		if err != nil {
 			t.Error(err)
 		}

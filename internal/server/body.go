@@ -231,7 +231,7 @@ func fill(p []byte, in io.Reader) (n int, err error) {
 		k, err = in.Read(p[n:])
 		n += k
 	}
-	if err == io.EOF { //nolint:errorlint // the end itself; one that is wrapped is a body that was cut
+	if err == io.EOF { // the end itself; one that is wrapped is a body that was cut
 		err = nil
 	}
 	return n, err
