@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -58,33 +59,60 @@ func readAllOf(t *testing.T, c *Client) (n int, err error) {
 	return n, nil
 }
 
+// forged gives an entry in an answer another number in its metadata, and the leaf hash that goes with it.
+func forged(data []byte, index int) (changed []byte, leaf proof.Hash) {
+	at := bytes.Index(data, fmt.Appendf(nil, `{"index":%d,`, index))
+	if at < 0 {
+		return data, leaf
+	}
+	raw := data[at:]
+	depth := 0
+	for i, b := range raw {
+		if b == '{' {
+			depth++
+		} else if b == '}' {
+			if depth--; depth == 0 {
+				raw = raw[:i+1]
+				break
+			}
+		}
+	}
+	line := append([]byte{'{'}, raw[len(`{"index":300,"leaf":"",`)+64:]...)
+	line = bytes.Replace(line, fmt.Appendf(nil, `"n":%d`, index), fmt.Appendf(nil, `"n":%d`, index+1), 1)
+	leaf = proof.LeafHash(line)
+	fresh := append(fmt.Appendf(nil, `{"index":%d,"leaf":"%s",`, index, leaf), line[1:]...)
+	return bytes.Replace(data, raw, fresh, 1), leaf
+}
+
+// The lie may go as far up the tree as the server likes: it ends at the root that the log has signed.
+func TestAlteredEntryWithItsTilesIsCaught(t *testing.T) {
+	s := serve(t)
+	s.fill(700)
+	for _, index := range []int{300, 600} { // under a full tile, and at the right edge
+		f := s.front()
+		c := s.client(func(cfg *Config) { cfg.URL = f.url })
+		var leaf proof.Hash
+		f.changes(func(_, path string, body io.ReadCloser) (io.ReadCloser, error) {
+			data, err := io.ReadAll(body)
+			switch {
+			case strings.HasSuffix(path, fmt.Sprintf("/entries/%d", index)):
+				data, leaf = forged(data, index)
+			case strings.Contains(path, fmt.Sprintf("/tile/0/%03d", index/256)):
+				copy(data[index%256*proof.HashSize:], leaf[:])
+			}
+			return io.NopCloser(bytes.NewReader(data)), err
+		})
+		if _, err := c.Entry(t.Context(), uint64(index)); !errors.As(err, new(*VerificationError)) {
+			t.Errorf("entry %d: got %v", index, err)
+		}
+	}
+}
+
 // A server that changes an entry can make everything in its answer fit together, but for what the log has signed.
 func TestAlteredEntryIsCaught(t *testing.T) {
 	s := serve(t)
 	s.fill(700)
-	forge := func(data []byte) []byte {
-		// Entry 300 gets another number in its metadata, and the leaf hash that goes with it.
-		at := bytes.Index(data, []byte(`{"index":300,`))
-		if at < 0 {
-			return data
-		}
-		raw := data[at:]
-		depth := 0
-		for i, b := range raw {
-			if b == '{' {
-				depth++
-			} else if b == '}' {
-				if depth--; depth == 0 {
-					raw = raw[:i+1]
-					break
-				}
-			}
-		}
-		line := append([]byte{'{'}, raw[len(`{"index":300,"leaf":"",`)+64:]...)
-		forged := bytes.Replace(line, []byte(`"n":300`), []byte(`"n":301`), 1)
-		fresh := append([]byte(`{"index":300,"leaf":"`+proof.LeafHash(forged).String()+`",`), forged[1:]...)
-		return bytes.Replace(data, raw, fresh, 1)
-	}
+	forge := func(data []byte) []byte { changed, _ := forged(data, 300); return changed }
 	for _, path := range []string{"/entries", "/entries/300", "/stream"} {
 		f := s.front()
 		c := s.client(func(cfg *Config) { cfg.URL = f.url })
@@ -498,6 +526,9 @@ func TestLiesInProofsBlocksAndLeavesAreCaught(t *testing.T) {
 	f.changes(rewrite("/proof", func([]byte) []byte { return other }))
 	_, err = c.Entry(t.Context(), 7)
 	caught("another entry's proof", err)
+	f.changes(rewrite("/proof", swap("index 7\n", "index 8\n")))
+	_, err = c.Proof(t.Context(), 7)
+	caught("a proof that names another entry", err)
 	f.changes(rewrite("/proof", func(data []byte) []byte {
 		p, err := proof.ParseInclusionProof(data)
 		if err != nil {
@@ -529,6 +560,18 @@ func TestLiesInProofsBlocksAndLeavesAreCaught(t *testing.T) {
 	f.changes(rewrite("/entries/7", swap(`{"index":7`, `{"index":8`)))
 	_, err = c.Entry(t.Context(), 7)
 	caught("an entry at another index", err)
+	eighth, err := http.NewRequestWithContext(t.Context(), http.MethodGet, c.indexed(8), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.answers(func(_ http.ResponseWriter, r *http.Request) bool {
+		if strings.HasSuffix(r.URL.Path, "/entries/7") {
+			r.URL.Path = eighth.URL.Path
+		}
+		return false
+	})
+	_, err = c.Entry(t.Context(), 7)
+	caught("the next entry", err)
 }
 
 func TestEntryLeftOutOfAStreamIsCaught(t *testing.T) {
