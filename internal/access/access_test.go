@@ -326,6 +326,7 @@ func TestForgedJWTsAreNobodys(t *testing.T) {
 		"not base64":               {"a.b!.c", "malformed"},
 		"a JSON serialization":     {`{"payload":"","signatures":[]}..`, "malformed"},
 		"longer than any token":    {parts[0] + "." + strings.Repeat("a", maxBearer) + "." + parts[2], "malformed"},
+		"good, but too long":       {s.iss.token(t, map[string]any{"padding": strings.Repeat("x", maxBearer)}), "malformed"},
 		"claims are not an object": {sign(t, jose.RS256, rsaKey(), "k1", []int{1}), "malformed"},
 	} {
 		p, err := s.a.Principal(request(mainEntries, c.token))
@@ -487,6 +488,15 @@ func TestChangedRulesEndWhatTheyLetIn(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := s.a.Principal(request(mainEntries, s.iss.token(t, nil))); kindOfError(err) != "unmapped" {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestRulesAreForTheirIssuer has a second issuer that says the same of its own jobs.
+func TestRulesAreForTheirIssuer(t *testing.T) {
+	second := newAuthority(t, newClock())
+	s := newSetup(t, func(c *Config) { c.OIDC = append(c.OIDC, Issuer{URL: second.URL, Audience: audience}) })
+	if _, err := s.a.Principal(request(mainEntries, second.token(t, nil))); kindOfError(err) != "unmapped" {
 		t.Errorf("got %v", err)
 	}
 }
