@@ -193,8 +193,7 @@ func (l *Log) controls(ctx context.Context, text string, from uint64, visit func
 			if err != nil {
 				return err
 			}
-			err = visitKept(x, visit)
-			if done(); err != nil {
+			if err := errors.Join(visitKept(x, visit), done()); err != nil {
 				return err
 			}
 		}

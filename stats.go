@@ -131,8 +131,8 @@ func (l *Log) statEnds(ctx context.Context, s *Stats, at *edge) error {
 }
 
 func (l *Log) statRetention(ctx context.Context, s *Stats) error {
-	if l.damaged() != nil {
-		return nil // Damage says that not all can be read
+	if damage := l.damaged(); damage != nil {
+		return nil //nolint:nilerr // Stats.Damage says that not all can be read
 	}
 	f, err := l.retained(ctx)
 	if err != nil {

@@ -150,13 +150,13 @@ func (r *retireCall) line(x *immutable.Retired) {
 	if x.Cold != "" {
 		where = "moved to " + x.Cold
 	}
-	text := ""
+	var text strings.Builder
 	for _, s := range []string{x.Reason, x.By} {
 		if s != "" {
-			text += ", " + s
+			text.WriteString(", " + s)
 		}
 	}
-	r.out.printf("entries %d to %d: %s, %s, by entry %d of %s%s\n", x.First, x.End-1, size(x.Bytes), where, x.Entry, x.Time.Format(time.RFC3339), text)
+	r.out.printf("entries %d to %d: %s, %s, by entry %d of %s%s\n", x.First, x.End-1, size(x.Bytes), where, x.Entry, x.Time.Format(time.RFC3339), text.String())
 }
 
 func (r *retireCall) printRetired() (err error) {

@@ -50,7 +50,6 @@ type Hold struct {
 type retention struct {
 	tombstones []Retired // in effect; each begins where the one before ends
 	holds      []Hold    // active
-	unfollowed bool      // there were too many
 
 	files map[uint64]*retiredFiles // by first entry: of the segments that have a leaves file
 
