@@ -174,10 +174,12 @@ func TestBombsAreDisarmed(t *testing.T) {
 	if last := lastLine(body); status != 200 || !bytes.Contains(last, []byte(`{"done":false,"accepted":`)) || !bytes.Contains(last, []byte("expands-too-much")) {
 		t.Errorf("a bomb of good lines: %d %.300s", status, last)
 	}
-	// A window that would take a gigabyte of the decoder's memory.
-	window := []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xa0, 0x0d, 0x00, 0x00, 'x', 0x00, 0x10, 0x00}
-	if status, body := sv.upload("application/x-ndjson", "zstd", bytes.NewReader(window)); status != 400 || !bytes.Contains(body, []byte("bad-encoding")) {
-		t.Errorf("a large window: %d %s", status, body)
+	// A window is the decoder's memory: 8 MiB are taken, the next larger one and a gigabyte are not.
+	for window, want := range map[byte]int{0x68: 200, 0x69: 400, 0xa0: 400} {
+		frame := []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, window, 0x09, 0x00, 0x00, 'x'}
+		if status, body := sv.upload("application/x-ndjson", "zstd", bytes.NewReader(frame)); status != want || want == 400 && !bytes.Contains(body, []byte("bad-encoding")) {
+			t.Errorf("window %#x: %d %s, want %d", window, status, body, want)
+		}
 	}
 	sv.alive()
 }
