@@ -190,7 +190,7 @@ func TestExportThatFailsIsCutOff(t *testing.T) {
 func TestCancelledExportsLeaveNothing(t *testing.T) {
 	sv := serve(t, func(o *Options) { o.Limits.Patience, o.Limits.Exports = time.Second, 4 })
 	l := sv.log("default", "main")
-	sv.big(l, 300)
+	sv.big(l, 6000)
 	if err := l.RotateKeys(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -240,9 +240,10 @@ func (p *pausing) Read(b []byte) (int, error) {
 
 // A token that is revoked in the middle of an export ends it, noticeably.
 func TestRevocationEndsAnExport(t *testing.T) {
+	t.Parallel()
 	sv := serve(t, nil)
 	l := sv.log("default", "main")
-	sv.big(l, 300)
+	sv.big(l, 6000)
 	plain, token, err := l.Tenant().CreateToken(t.Context(), tenant.Local("test"), tenant.TokenSpec{Name: "x", Role: tenant.Auditor})
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -25,6 +26,8 @@ func streamRoutes() []route {
 
 const (
 	maxPiece    = 128 << 10              // bytes of events that a stream holds at a time, and one event more
+	bigPiece    = 1 << 20                // likewise, for those that find a place in bigPieces: groups of large entries are not read again for each small piece
+	bigPieces   = 32 << 20               // bytes of big pieces of all streams
 	maxTaken    = 512                    // entries that it takes from the tail at a time
 	pieceTime   = 250 * time.Millisecond // a search for what a filter selects is looked after this often
 	hurryTime   = 200 * time.Millisecond // what a stream that is being ended gets for its last event
@@ -221,7 +224,12 @@ func (st *stream) catchUp(ctx context.Context) error {
 	if !errors.Is(err, errPlace) {
 		return err
 	}
-	selected, err := st.read(ctx)
+	limit, room, name := maxPiece, st.r.s.streams.pieces, st.r.tenant.Name()
+	if room.try(name, bigPiece) {
+		limit = bigPiece
+		defer room.give(name, bigPiece)
+	}
+	selected, err := st.read(ctx, limit)
 	<-places
 	if serr := st.sendPiece(selected); err == nil {
 		err = serr
@@ -232,8 +240,8 @@ func (st *stream) catchUp(ctx context.Context) error {
 // errEnough ends a search for one piece.
 var errEnough = errors.New("a piece is read")
 
-// read fills the piece from entry next on, and moves next behind what it has looked at.
-func (st *stream) read(ctx context.Context) (selected uint64, err error) {
+// read fills the piece with up to limit bytes from entry next on, and moves next behind what it has looked at.
+func (st *stream) read(ctx context.Context, limit int) (selected uint64, err error) {
 	inner, enough := context.WithCancelCause(ctx)
 	defer enough(nil)
 	size := st.r.log.Size() // Entries looks at these, and perhaps at more
@@ -249,7 +257,7 @@ func (st *stream) read(ctx context.Context) (selected uint64, err error) {
 		q.Progress = func(p immutable.Progress) {
 			// What comes before the last group that is named here has been given out.
 			seen, before = max(seen, before), group+p.Entries
-			if seen > st.next && (time.Since(began) > pieceTime || len(st.piece) >= maxPiece) {
+			if seen > st.next && (time.Since(began) > pieceTime || len(st.piece) >= limit) {
 				enough(errEnough)
 			}
 		}
@@ -266,7 +274,7 @@ func (st *stream) read(ctx context.Context) (selected uint64, err error) {
 		st.piece = appendEvent(st.piece, &e)
 		selected++
 		st.next = e.Index + 1
-		if len(st.piece) >= maxPiece || st.next == size {
+		if len(st.piece) >= limit || st.next == size {
 			return selected, nil
 		}
 	}
@@ -308,7 +316,8 @@ func (st *stream) write(p []byte) error {
 
 // farewell is the last event: why the stream ends, as a problem, and where to go on.
 func (st *stream) farewell(err error) []byte {
-	p := st.r.problem(err)
+	p := *st.r.problem(err) // of its own: the reason may be that of many streams
+	p.extra = maps.Clone(p.extra)
 	data, merr := json.Marshal(p.with("next", st.next))
 	if merr != nil {
 		data = []byte("{}")
@@ -360,7 +369,7 @@ func (w *eventWriter) write(p []byte) error {
 
 // last tries to send the last event; a client that does not take it will find out by coming back.
 func (w *eventWriter) last(p []byte) {
-	w.arm(hurryTime)
+	w.arm(min(w.slow, w.patient))
 	if _, err := w.w.Write(p); err == nil {
 		_ = w.c.Flush()
 	}

@@ -382,6 +382,7 @@ func TestStreamKeepsToTheLevelsOfTheToken(t *testing.T) {
 
 // A token that is revoked, and a tenant that is suspended, end the streams.
 func TestStreamsEndWithTheirToken(t *testing.T) {
+	t.Parallel()
 	sv := serve(t, nil)
 	l := sv.log("default", "main")
 	sv.append(l, 0, 3, 3, immutable.Info)
@@ -491,14 +492,14 @@ func rawStream(t *testing.T, sv *service, path string) net.Conn {
 	return c
 }
 
-// big appends n entries of 60 kB, more than the buffers of a connection hold.
+// big appends n entries of 3 kB: 5,000 are more than the buffers of a connection hold.
 func (sv *service) big(l *tenant.Log, n int) {
 	sv.t.Helper()
-	for at := 0; at < n; at += 50 {
-		events := make([]immutable.Event, min(50, n-at))
-		for i := range events {
-			events[i].Message = strings.Repeat("x", 60_000)
-		}
+	events := make([]immutable.Event, 500)
+	for i := range events {
+		events[i].Message = strings.Repeat("x", 3000)
+	}
+	for at := 0; at < n; at += len(events) {
 		if _, err := l.Append(context.Background(), events...); err != nil {
 			sv.t.Error(err)
 		}
@@ -507,10 +508,11 @@ func (sv *service) big(l *tenant.Log, n int) {
 
 // A reader that was too slow, and reads again before its connection is given up, learns why the stream ends.
 func TestSlowReaderIsToldWhy(t *testing.T) {
+	t.Parallel()
 	sv := serve(t, func(o *Options) { o.Limits.Slow, o.Limits.Patience = 100*time.Millisecond, time.Hour })
 	l := sv.log("default", "main")
 	c := rawStream(t, sv, mainLog+"/stream")
-	sv.big(l, 250)
+	sv.big(l, 5000)
 	// It reads a little now and then: some write takes longer than it may.
 	var data []byte
 	some := make([]byte, 64<<10)
@@ -530,12 +532,13 @@ func TestSlowReaderIsToldWhy(t *testing.T) {
 
 // A reader that does not read loses its connection, does not slow down the writer, and delays no other reader.
 func TestDeadReaderIsCutOffAndDelaysNobody(t *testing.T) {
+	t.Parallel()
 	sv := serve(t, func(o *Options) { o.Limits.Slow, o.Limits.Patience = time.Hour, 3*time.Second })
 	l := sv.log("default", "main")
 	fast := sv.follow(mainLog+"/stream", sv.root)
 	defer fast.close()
 	dead := rawStream(t, sv, mainLog+"/stream")
-	const n = 250 // 15 MB
+	const n = 5000 // 15 MB
 	var wg sync.WaitGroup
 	wg.Go(func() { sv.big(l, n) })
 	for want := range n {
@@ -567,9 +570,10 @@ func deadline(t testing.TB, done func() bool, what string) {
 
 // A token that is revoked while its stream is stuck in a write ends it all the same.
 func TestRevocationEndsAStreamThatIsStuck(t *testing.T) {
+	t.Parallel()
 	sv := serve(t, func(o *Options) { o.Limits.Slow, o.Limits.Patience = time.Hour, time.Hour })
 	l := sv.log("default", "main")
-	sv.big(l, 250)
+	sv.big(l, 5000)
 	rawStream(t, sv, mainLog+"/stream")
 	deadline(t, func() bool { return len(sv.s.streams.all()) == 1 }, "the stream to begin")
 	id := ""

@@ -17,6 +17,7 @@ const recheck = 400 * time.Millisecond
 // is streamed.
 type streams struct {
 	s       *Server
+	pieces  *budget       // bytes of big pieces
 	reading chan struct{} // a place for each stream that reads by itself: the memory and the work of that are bounded
 
 	mu      sync.Mutex // guards what follows
@@ -27,7 +28,7 @@ type streams struct {
 
 func newStreams(s *Server) *streams {
 	return &streams{
-		s: s, reading: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		s: s, pieces: newBudget(bigPieces), reading: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
 		live: map[*stream]struct{}{}, tails: map[*immutable.Log]*tail{},
 	}
 }
