@@ -141,7 +141,8 @@ func (st *stream) run(ctx context.Context) error {
 	st.quiet = time.NewTimer(st.r.limits().Heartbeat)
 	defer st.quiet.Stop()
 	// The id comes first, so that who was told nothing else yet comes back to the same place.
-	err := st.write(fmt.Appendf(nil, "retry: %d\nid: %d\n\n", retryLeast+rand.IntN(retrySpread), int64(st.next)-1))
+	retry := retryLeast + rand.IntN(retrySpread) //nolint:gosec // spreads clients over time; nobody gains by guessing it
+	err := st.write(fmt.Appendf(nil, "retry: %d\nid: %d\n\n", retry, int64(st.next)-1))
 	for err == nil {
 		err = st.step(ctx)
 	}

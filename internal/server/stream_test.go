@@ -47,7 +47,7 @@ func (sv *service) follow(path, token string, headers ...string) *sse {
 	for i := 0; i < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := http.DefaultClient.Do(req) //nolint:bodyclose // sse.close closes it
 	if err != nil {
 		sv.t.Fatal(err)
 	}
@@ -488,7 +488,9 @@ func rawStream(t *testing.T, sv *service, path string) net.Conn {
 	if err := c.(*net.TCPConn).SetReadBuffer(256 << 10); err != nil {
 		t.Fatal(err)
 	}
-	fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n", path, sv.root)
+	if _, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nConnection: close\r\n\r\n", path, sv.root); err != nil {
+		t.Fatal(err)
+	}
 	return c
 }
 
