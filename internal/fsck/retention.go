@@ -215,7 +215,7 @@ func (u *unit) hashRetired() {
 	}
 }
 
-const hintLeaves = "what is kept of a retired segment is not made again without its archive; `immutable repair --from BACKUP`, or `immutable retire --undo` with the cold copy"
+const hintLeaves = "what is kept of a retired segment is not made again; " + hintRepair
 
 func (s *sealed) end() uint64 {
 	switch {

@@ -35,13 +35,14 @@ type source struct {
 	base string // the log's directory or the backup
 	name string // in it
 	raw  bool   // has the open segment's form
+	kept bool   // is what is kept of a retired segment
 }
 
 func (s source) path() string { return filepath.Join(s.base, s.name) }
 
 func (r *repair) assemble(ctx context.Context) error {
 	a := &assembly{repair: r, ctx: ctx}
-	for _, dir := range []string{"", archiveDir, pendingDir, indexDir, treeDir, quarantineDir, nextDir} {
+	for _, dir := range []string{"", archiveDir, pendingDir, indexDir, treeDir, retiredDir, quarantineDir, nextDir} {
 		if err := vfs.MkdirAll(r.fs, filepath.Join(r.candidate, dir), 0o700); err != nil {
 			return err
 		}
@@ -87,7 +88,7 @@ func (a *assembly) lacks(from, to uint64) error {
 func (a *assembly) opens() (last uint64, byFirst map[uint64][]source) {
 	byFirst = map[uint64][]source{}
 	for _, base := range []string{a.dir, a.backup} {
-		s := source{base, openName, true}
+		s := source{base: base, name: openName, raw: true}
 		f, length, err := a.openSource(s)
 		if err != nil {
 			continue
@@ -106,7 +107,7 @@ func (a *assembly) firsts(last uint64) []uint64 {
 	seen := map[uint64]bool{}
 	var out []uint64
 	for _, base := range []string{a.dir, a.backup} {
-		for dir, suffix := range map[string]string{archiveDir: segment.ArchiveSuffix, pendingDir: segment.PendingSuffix} {
+		for dir, suffix := range map[string]string{archiveDir: segment.ArchiveSuffix, pendingDir: segment.PendingSuffix, retiredDir: segment.LeavesSuffix} {
 			names, err := a.fs.ReadDir(filepath.Join(base, dir))
 			if err != nil {
 				continue
@@ -128,29 +129,42 @@ func (a *assembly) firsts(last uint64) []uint64 {
 
 // sealed takes the segment of the entries first to end-1.
 func (a *assembly) sealed(first, end uint64, opens map[uint64][]source) error {
-	var options []source
-	for _, base := range []string{a.dir, a.backup} {
-		options = append(options, source{base, archiveDir + "/" + segment.ArchiveName(first), false})
+	in := func(base, dir, name string) source {
+		return source{base: base, name: dir + "/" + name, raw: dir == pendingDir, kept: dir == retiredDir}
 	}
+	archive, leaves := segment.ArchiveName(first), segment.LeavesName(first)
+	options := []source{in(a.dir, archiveDir, archive)}
+	kept := []source{in(a.dir, retiredDir, leaves), in(a.backup, retiredDir, leaves)}
+	// A backup may be older than a retirement: then its archive is not what the log has.
+	if _, err := a.fs.Stat(kept[0].path()); err == nil {
+		options = append(options, kept...)
+	}
+	options = append(options, in(a.backup, archiveDir, archive), kept[1])
 	for _, base := range []string{a.dir, a.backup} {
-		options = append(options, source{base, pendingDir + "/" + segment.PendingName(first), true})
+		options = append(options, in(base, pendingDir, segment.PendingName(first)))
 	}
 	for _, s := range append(options, opens[first]...) {
 		before := *a
 		before.frontier = *a.frontier.Clone()
 		var err error
-		if s.raw {
+		switch {
+		case s.raw:
 			_, err = a.scan(s, end)
-		} else {
+		case s.kept:
+			err = a.readKept(s)
+		default:
 			err = a.readArchive(s)
 		}
 		if cerr := a.ctx.Err(); cerr != nil {
 			return cerr
 		}
 		if err == nil && a.frontier.Size() == end {
+			if s.kept {
+				return a.take(s, s.name, 0o444)
+			}
 			if !s.raw {
 				a.archives = append(a.archives, s)
-				return a.take(s, s.name, 0o444)
+				return errors.Join(a.take(s, s.name, 0o444), a.takeTwin(kept[0]))
 			}
 			return a.take(s, pendingDir+"/"+segment.PendingName(first), 0o444)
 		}
@@ -170,6 +184,61 @@ func (a *assembly) openSource(s source) (vfs.File, int64, error) {
 		return nil, 0, err
 	}
 	return f, length, nil
+}
+
+// takeTwin takes the leaves file beside an archive of the log, where a retirement is not finished; package fsck compares the two.
+func (a *assembly) takeTwin(s source) error {
+	if _, err := a.fs.Stat(s.path()); err != nil {
+		return nil //nolint:nilerr // there is none
+	}
+	return a.take(s, s.name, 0o444)
+}
+
+// readKept advances the state by the leaf hashes of a retired segment. Whether they are the log's shows in what follows, and
+// package fsck holds them against their tombstone.
+func (a *assembly) readKept(s source) error {
+	f, length, err := a.openSource(s)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	x, err := segment.OpenLeaves(f, length)
+	if err != nil {
+		return err
+	}
+	if x.First() != a.frontier.Size() {
+		return errors.New("it does not follow the segment before it")
+	}
+	for g := range x.Groups() {
+		if err := a.ctx.Err(); err != nil {
+			return err
+		}
+		leaves, err := x.Group(g)
+		if err != nil {
+			return err
+		}
+		for _, leaf := range leaves {
+			a.add(leaf)
+		}
+	}
+	return a.fitsChain()
+}
+
+// fitsChain compares the chain hash so far with the files chain: one of them must have it. Leaf hashes say nothing of themselves.
+func (a *assembly) fitsChain() error {
+	for _, base := range []string{a.dir, a.backup} {
+		f, _, err := a.openSource(source{base: base, name: chainName})
+		if err != nil {
+			continue
+		}
+		var h proof.Hash
+		n, _ := f.ReadAt(h[:], int64(a.frontier.Size()/segment.GroupSize-1)*proof.HashSize)
+		f.Close()
+		if n == len(h) && h == a.chain {
+			return nil
+		}
+	}
+	return errors.New("its leaf hashes do not give the chain hash after them")
 }
 
 // readArchive advances the state by a sealed segment whose every hash fits it.
@@ -249,11 +318,11 @@ func (a *assembly) scanReader(f io.ReaderAt, length int64, end uint64) (int64, e
 // open takes the open segment: the one of the log's own, the backup's, and the backup's beginning with the log's own rest
 // that reaches furthest. The file is only ever appended to, so the same entries stand at the same offsets.
 func (a *assembly) open(first uint64) error {
-	own, ownLength, ownErr := a.openSource(source{a.dir, openName, true})
+	own, ownLength, ownErr := a.openSource(source{base: a.dir, name: openName, raw: true})
 	if ownErr == nil {
 		defer own.Close()
 	}
-	old, oldLength, oldErr := a.openSource(source{a.backup, openName, true})
+	old, oldLength, oldErr := a.openSource(source{base: a.backup, name: openName, raw: true})
 	if oldErr == nil {
 		defer old.Close()
 	}
@@ -303,7 +372,7 @@ func (a *assembly) open(first uint64) error {
 	}
 	*a = *best
 	if bestOption.own {
-		return a.take(source{a.dir, openName, true}, openName, 0o444)
+		return a.take(source{base: a.dir, name: openName, raw: true}, openName, 0o444)
 	}
 	return a.write(openName, io.NewSectionReader(bestOption.r, 0, bestOption.length), 0o444)
 }

@@ -203,6 +203,7 @@ const (
 	indexDir      = "index"
 	treeDir       = "tree"
 	quarantineDir = "quarantine"
+	retiredDir    = "retired"
 	nextDir       = "next"
 	latestName    = "checkpoint"
 	historyName   = "checkpoints"
@@ -275,7 +276,7 @@ func (r *repair) replace(res *Result) error {
 	}
 	for _, name := range have {
 		dir := path.Dir(name)
-		known := dir == archiveDir || dir == pendingDir || dir == indexDir || dir == treeDir || dir == quarantineDir || name == chainName
+		known := dir == archiveDir || dir == pendingDir || dir == indexDir || dir == treeDir || dir == retiredDir || dir == quarantineDir || name == chainName
 		if wanted[name] || !known {
 			continue
 		}
