@@ -134,6 +134,8 @@ type Config struct {
 	session uint64           // tests: the 42 bits that a session's ids share; 0 is random
 	pid     uint32           // tests: 0 is this process's
 	vkeys   int              // tests: how many keys a new log gets, 1 or 3; 0 is newLogKeys
+
+	noSearch bool // benchmarks: segments are sealed without a search index
 }
 
 const (

@@ -471,7 +471,7 @@ func (l *Log) fillArchive(ctx context.Context, s *segmentFile, f vfs.File) (*ind
 // indexes are what a segment's entries give.
 type indexes struct {
 	*index.Index
-	search *index.Builder
+	search *index.Builder // nil where no search index is made
 }
 
 // indexOf reads a segment's groups, proves them, builds the indexes, and passes them on to w if there is one. It reads the
@@ -481,6 +481,9 @@ func (l *Log) indexOf(ctx context.Context, s *segmentFile, w *segment.ArchiveWri
 	at := l.edge
 	l.mu.RUnlock()
 	idx := &indexes{index.New(s.first), index.NewBuilder(s.first)}
+	if l.cfg.noSearch {
+		idx.search = nil
+	}
 	var g group
 	var line entry.Line
 	for k := s.first / tree.GroupSize; k < s.end/tree.GroupSize; k++ {
@@ -497,7 +500,13 @@ func (l *Log) indexOf(ctx context.Context, s *segmentFile, w *segment.ArchiveWri
 			if err := entry.Decode(b, &line); err != nil {
 				return nil, err
 			}
-			if err := errors.Join(idx.Add(&line), idx.search.Add(&line)); err != nil {
+			if err := idx.Add(&line); err != nil {
+				return nil, err
+			}
+			if idx.search == nil {
+				continue
+			}
+			if err := idx.search.Add(&line); err != nil {
 				return nil, err
 			}
 		}
@@ -538,10 +547,6 @@ func (l *Log) writeSeal(first, end uint64, idx *indexes, in string) error {
 	if err := l.replaceDerived(segment.IndexName(first), data); err != nil {
 		return err
 	}
-	search, table := idx.search.Finish()
-	if err := l.replaceDerived(segment.SearchName(first), search); err != nil {
-		return err
-	}
 	sum, length, err := l.fileDigest(l.path(in, segment.ArchiveName(first)))
 	if err != nil {
 		return err
@@ -549,7 +554,13 @@ func (l *Log) writeSeal(first, end uint64, idx *indexes, in string) error {
 	seal := index.Seal{
 		Origin: l.id.Origin, First: first, End: end,
 		Archive: sum, ArchiveLen: length, Index: sha256.Sum256(data), IndexLen: int64(len(data)),
-		Search: sha256.Sum256(search), SearchLen: int64(len(search)), Table: table,
+	}
+	if idx.search != nil {
+		search, table := idx.search.Finish()
+		if err := l.replaceDerived(segment.SearchName(first), search); err != nil {
+			return err
+		}
+		seal.Search, seal.SearchLen, seal.Table = sha256.Sum256(search), int64(len(search)), table
 	}
 	note, err := l.signSeal(seal.Text())
 	if err != nil {

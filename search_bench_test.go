@@ -239,7 +239,63 @@ func BenchmarkSearch(b *testing.B) {
 	var m runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&m)
-	b.Logf("heap with the log open and its indexes in memory: %d MiB", m.HeapAlloc>>20)
+	peak := "unknown"
+	if status, err := os.ReadFile("/proc/self/status"); err == nil {
+		_, rest, _ := strings.Cut(string(status), "VmHWM:")
+		peak, _, _ = strings.Cut(rest, "\n")
+	}
+	b.Logf("heap with the log open and its indexes in memory: %.1f MiB; resident at the most, the making of the log included if it was made: %s", float64(m.HeapAlloc)/(1<<20), strings.TrimSpace(peak))
+}
+
+// BenchmarkSearchOpen searches an open segment of 100 MiB for a word that occurs once: by reading all of it, by what the process remembers of
+// it, and with an entry that was appended just before.
+func BenchmarkSearchOpen(b *testing.B) {
+	dir := b.TempDir()
+	const lines = 400_000
+	l, err := Open(filepath.Join(dir, "log"), &Config{StateDir: filepath.Join(dir, "state"), Origin: "example.com/bench", RotateSize: 1 << 40})
+	must(b, err)
+	defer l.Close()
+	c := indextest.New(lines, 1)
+	events := make([]Event, 500)
+	for range lines / len(events) {
+		for i := range events {
+			c.Next(&events[i])
+		}
+		_, err := l.Append(context.Background(), events...)
+		must(b, err)
+	}
+	for _, row := range []struct {
+		name   string
+		before func()
+	}{
+		{"read", l.open.seen.forget},
+		{"remembered", func() {}},
+		{"appended", func() {
+			_, err := l.Append(context.Background(), events[0])
+			must(b, err)
+		}},
+	} {
+		b.Run(row.name, func(b *testing.B) {
+			var cpu time.Duration
+			for b.Loop() {
+				b.StopTimer()
+				row.before()
+				began := cpuTime(b)
+				b.StartTimer()
+				n := 0
+				for _, err := range l.Search(context.Background(), Query{Text: indextest.RareWord}) {
+					must(b, err)
+					n++
+				}
+				if n != 1 {
+					b.Fatalf("found %d", n)
+				}
+				cpu += cpuTime(b) - began
+			}
+			b.ReportMetric(float64(cpu.Microseconds())/float64(b.N), "cpu-us/op")
+			b.ReportMetric(float64(l.open.seen.bytes)/(1<<20), "MiB-remembered")
+		})
+	}
 }
 
 // againstGrep counts a word with the log, with grep on the raw lines and with zstdcat and grep on the archives, and gives the ratios.

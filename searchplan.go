@@ -3,7 +3,6 @@ package immutable
 import (
 	"context"
 	"math"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -143,26 +142,33 @@ func (p *planner) usesIndex(at *stretch) bool {
 	return at.sealed && !p.s.q.Verified && (!p.s.all || p.s.counting != nil)
 }
 
-// worthGoroutines is how long one segment has to take before others are planned beside each other.
-const worthGoroutines = 100 * time.Microsecond
+const (
+	worthGoroutines = 100 * time.Microsecond // that one segment has to take before others are asked beside each other
+	asksAhead       = 16                     // segments whose plans a search holds at most
+)
 
-// begin asks the index of the next segment. Where a count takes long there, it asks those of all others as well, in parallel.
+// begin asks the index of the next segment. Where that takes long, since there is much to count or the disk to wait for, it asks others as
+// well, in parallel: of a count all of them, of a search that wants everything the next ones.
 func (p *planner) begin() {
 	began := time.Now()
 	p.ask(&p.rest[0])
-	if p.s.counting == nil || time.Since(began) < worthGoroutines {
+	n := len(p.rest)
+	if p.s.counting == nil {
+		n = min(n, asksAhead)
+	}
+	if p.s.q.Limit > 0 || time.Since(began) < worthGoroutines {
 		return
 	}
 	var running sync.WaitGroup
 	var last atomic.Int64
-	for range min(runtime.GOMAXPROCS(0), maxSweepers, len(p.rest)-1) {
+	for range min(maxSweepers, n-1) {
 		running.Go(func() {
 			for {
 				i := last.Add(1)
-				if i >= int64(len(p.rest)) || p.ctx.Err() != nil {
+				if i >= int64(n) || p.ctx.Err() != nil {
 					return
 				}
-				if at := &p.rest[i]; p.usesIndex(at) {
+				if at := &p.rest[i]; p.usesIndex(at) && !at.begun {
 					p.ask(at)
 				}
 			}
