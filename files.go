@@ -39,6 +39,7 @@ type segmentFile struct {
 
 	leftover bool // archived, and its pending file is still there; what else of sealing was done is unknown
 	leaves   bool // archived, and a leaves file is there too: it is being retired or restored
+	restored int  // how often it was, by this process: another archive of the same bytes is there then
 
 	// Of open and pending segments.
 	file   vfs.File

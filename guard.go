@@ -33,6 +33,7 @@ type Guard struct {
 	seen     map[string]fs.FileInfo
 	digests  map[string][sha256.Size]byte // of files that never change
 	archives map[uint64][sha256.Size]byte // of sealed segments, as their seals said at first
+	restored map[uint64]int               // how often a segment had been restored when its files were looked at
 	trails   map[string]*trail            // of files that only grow
 	raw      map[uint64]*rawMark          // of the open and the pending segments, by first index
 	signed   uint64                       // size of the newest checkpoint that was seen
@@ -48,10 +49,11 @@ func (l *Log) Guard(ctx context.Context) (*Guard, error) {
 	}
 	g := &Guard{
 		l: l, seed: maphash.MakeSeed(), settle: settleTime, seen: map[string]fs.FileInfo{}, digests: map[string][sha256.Size]byte{},
-		archives: map[uint64][sha256.Size]byte{}, trails: map[string]*trail{}, raw: map[uint64]*rawMark{},
+		archives: map[uint64][sha256.Size]byte{}, restored: map[uint64]int{}, trails: map[string]*trail{}, raw: map[uint64]*rawMark{},
 	}
 	for _, name := range g.Names() {
-		if first, _, sealed := sealedName(name); sealed {
+		first, _, sealed := sealedName(name)
+		if _, kept := leavesName(name); sealed || kept {
 			if info, err := os.Lstat(g.path(name)); err == nil {
 				g.seen[name] = info
 				continue // its bytes are read when its turn comes
@@ -66,10 +68,13 @@ func (l *Log) Guard(ctx context.Context) (*Guard, error) {
 	return g, nil
 }
 
+// guardedDirs are those of the log's directory whose files are looked at.
+var guardedDirs = []string{archiveDir, indexDir, pendingDir, retiredDir, "tree", evidenceDir, quarantineDir}
+
 // Dirs are the directories whose changes matter.
 func (g *Guard) Dirs() []string {
 	dirs := []string{g.l.dir, g.l.state}
-	for _, name := range []string{archiveDir, indexDir, pendingDir, "tree", evidenceDir, quarantineDir} {
+	for _, name := range guardedDirs {
 		dirs = append(dirs, g.l.path(name))
 	}
 	dirs = append(dirs, g.l.statePath(keysDir))
@@ -106,6 +111,8 @@ func (g *Guard) Names() []string {
 				indexDir+"/"+segment.SearchName(s.first), indexDir+"/"+segment.SealName(s.first))
 		case s.kind == pending:
 			names = append(names, pendingDir+"/"+segment.PendingName(s.first))
+		case s.kind == retired:
+			names = append(names, retiredDir+"/"+segment.LeavesName(s.first))
 		}
 	}
 	l.mu.RUnlock()
@@ -132,7 +139,8 @@ func (g *Guard) known() (names []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for name := range g.seen {
-		if _, _, sealed := sealedName(name); !sealed && !strings.HasPrefix(name, pendingDir+"/") {
+		_, _, sealed := sealedName(name)
+		if _, kept := leavesName(name); !sealed && !kept && !strings.HasPrefix(name, pendingDir+"/") {
 			names = append(names, name)
 		}
 	}
@@ -277,7 +285,7 @@ func (g *Guard) Sealed(name string) bool {
 
 // Parent says whether a path is, or would be, one of the directories that Dirs lists.
 func (g *Guard) Parent(path string) bool {
-	for _, name := range []string{archiveDir, indexDir, pendingDir, "tree", evidenceDir, quarantineDir} {
+	for _, name := range guardedDirs {
 		if path == g.l.path(name) {
 			return true
 		}

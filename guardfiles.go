@@ -2,6 +2,7 @@ package immutable
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -54,6 +55,9 @@ func (g *Guard) checkOf(name string) func(ctx context.Context, name string, full
 	case name == StatePrefix+keysDir+"/ed25519", strings.HasPrefix(name, StatePrefix+keysDir+"/epoch-"):
 		return g.checkKey
 	}
+	if _, ok := leavesName(name); ok {
+		return g.checkLeaves
+	}
 	if _, _, ok := sealedName(name); ok {
 		return g.checkKept // but see once: g.sealed is what looks at them
 	}
@@ -73,6 +77,15 @@ func sealedName(name string) (first uint64, suffix string, ok bool) {
 		}
 	}
 	return 0, "", false
+}
+
+// leavesName takes the name of what is kept of a retired segment apart.
+func leavesName(name string) (first uint64, ok bool) {
+	base, ok := strings.CutPrefix(name, retiredDir+"/")
+	if !ok {
+		return 0, false
+	}
+	return segment.ParseName(base, segment.LeavesSuffix)
 }
 
 func faulty(name string, offset int64, what, got, want string) error {
@@ -303,6 +316,87 @@ func (g *Guard) checkKept(ctx context.Context, name string, _ bool) (bool, error
 	return true, nil
 }
 
+// checkLeaves compares what is kept of a retired segment with its tombstone. While the segment is retired or restored, and when it
+// is back, there is nothing to look at: its archive counts.
+func (g *Guard) checkLeaves(ctx context.Context, name string, _ bool) (bool, error) {
+	first, _ := leavesName(name)
+	for range 4 { // it may be restored, and retired again, between two steps
+		times, is := g.isRetired(first)
+		if !is {
+			delete(g.seen, name)
+			return true, nil
+		}
+		g.renew(first, times)
+		info, err := g.compareLeaves(ctx, name, first)
+		if now, still := g.isRetired(first); !still || now != times {
+			continue
+		}
+		if err == nil {
+			g.seen[name] = info
+		}
+		return true, err
+	}
+	return false, nil
+}
+
+func (g *Guard) compareLeaves(ctx context.Context, name string, first uint64) (fs.FileInfo, error) {
+	info, err := g.look(name, false)
+	if err != nil {
+		return nil, err
+	}
+	sum, _, err := g.digest(ctx, name, func(int) error { return nil })
+	if err != nil {
+		return nil, err
+	}
+	f, err := g.l.retained(ctx)
+	if err != nil {
+		return nil, err
+	}
+	at := slices.IndexFunc(f.retired, func(r Retired) bool { return r.First == first })
+	if at < 0 {
+		return nil, faulty(name, 0, "no entry says that the segment is retired", "", "")
+	}
+	if have := fmt.Sprintf("%x", sum); have != f.retired[at].Leaves {
+		return nil, faulty(name, 0, "it is not what the tombstone names", "SHA-256 "+have, f.retired[at].Leaves)
+	}
+	return info, nil
+}
+
+// renew forgets how the files of a segment were found if it was restored since: others of the same bytes have their names.
+func (g *Guard) renew(first uint64, restored int) {
+	if g.restored[first] == restored {
+		return
+	}
+	g.restored[first] = restored
+	for _, name := range []string{
+		archiveDir + "/" + segment.ArchiveName(first), indexDir + "/" + segment.IndexName(first), indexDir + "/" + segment.SearchName(first),
+		indexDir + "/" + segment.SealName(first), retiredDir + "/" + segment.LeavesName(first),
+	} {
+		delete(g.seen, name)
+	}
+}
+
+// isRetired says whether the segment that begins at first is retired, and how often it was restored before.
+func (g *Guard) isRetired(first uint64) (restored int, is bool) {
+	g.l.mu.RLock()
+	defer g.l.mu.RUnlock()
+	s := g.segment(first)
+	if s == nil || s.kind != retired {
+		return 0, false
+	}
+	return s.restored, true
+}
+
+// segment is the one that begins at first, or nil. The log's mu is held.
+func (g *Guard) segment(first uint64) *segmentFile {
+	list := g.l.segments
+	i, found := slices.BinarySearchFunc(list, first, func(s *segmentFile, first uint64) int { return cmp.Compare(s.first, first) })
+	if !found {
+		return nil
+	}
+	return list[i]
+}
+
 // checkKey looks at a private key. The log destroys those of closed epochs.
 func (g *Guard) checkKey(ctx context.Context, name string, full bool) (bool, error) {
 	if digits, ok := strings.CutPrefix(name, StatePrefix+keysDir+"/epoch-"); ok {
@@ -348,22 +442,19 @@ func (g *Guard) digest(ctx context.Context, name string, pace func(int) error) (
 
 // isSealed says whether the segment that begins at first is sealed and here, and where it ends.
 func (g *Guard) isSealed(first uint64) (end uint64, ok bool) {
-	l := g.l
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	i, found := slices.BinarySearchFunc(l.segments, first, func(s *segmentFile, first uint64) int {
-		switch {
-		case s.first < first:
-			return -1
-		case s.first > first:
-			return 1
-		}
-		return 0
-	})
-	if !found || l.segments[i].kind != archived {
-		return 0, false
+	end, _, ok = g.sealing(first)
+	return end, ok
+}
+
+// sealing is isSealed, and says how often the segment was restored.
+func (g *Guard) sealing(first uint64) (end uint64, restored int, ok bool) {
+	g.l.mu.RLock()
+	defer g.l.mu.RUnlock()
+	s := g.segment(first)
+	if s == nil || s.kind != archived {
+		return 0, 0, false
 	}
-	return l.segments[i].end, true
+	return s.end, s.restored, true
 }
 
 func (g *Guard) readSeal(first, end uint64) (index.Seal, error) {
@@ -400,11 +491,22 @@ func (g *Guard) hasNoSearch(first uint64) bool {
 	return err == nil && seal.SearchLen == 0
 }
 
-// sealed compares a file of a sealed segment with the signed seal. Others may look at other files while it reads.
+// sealed compares a file of a sealed segment with the signed seal. What it finds while the segment is retired is no fault.
 func (g *Guard) sealed(ctx context.Context, name string, pace func(int) error) error {
 	first, suffix, _ := sealedName(name)
+	_, was, _ := g.sealing(first)
+	err := g.compareSealed(ctx, name, first, suffix, pace)
+	if _, now, ok := g.sealing(first); !ok || now != was {
+		return nil
+	}
+	return err
+}
+
+// compareSealed lets others look at other files while it reads.
+func (g *Guard) compareSealed(ctx context.Context, name string, first uint64, suffix string, pace func(int) error) error {
 	g.mu.Lock()
 	info, seal, err := g.openSealed(name, first, suffix)
+	restored := g.restored[first]
 	g.mu.Unlock()
 	if err != nil || info == nil {
 		return err
@@ -426,19 +528,22 @@ func (g *Guard) sealed(ctx context.Context, name string, pace func(int) error) e
 		}
 	}
 	g.mu.Lock()
-	g.seen[name] = info
-	g.mu.Unlock()
+	defer g.mu.Unlock()
+	if g.restored[first] == restored {
+		g.seen[name] = info
+	}
 	return nil
 }
 
 // openSealed reads the seal and looks at the file. There is nothing to look at while the segment is being sealed, and after
 // it was retired. g.mu is held.
 func (g *Guard) openSealed(name string, first uint64, suffix string) (info fs.FileInfo, seal index.Seal, err error) {
-	end, ok := g.isSealed(first)
+	end, times, ok := g.sealing(first)
 	if !ok {
 		delete(g.seen, name)
 		return nil, seal, nil
 	}
+	g.renew(first, times)
 	if seal, err = g.readSeal(first, end); err != nil {
 		return nil, seal, err
 	}
@@ -598,7 +703,8 @@ func (g *Guard) proveRaw(ctx context.Context, name string, f vfs.File, s rawStat
 // forgetRaw lets go of what is known of segments that are sealed by now.
 func (g *Guard) forgetRaw() {
 	for first := range g.raw {
-		if _, ok := g.isSealed(first); ok {
+		_, sealed := g.isSealed(first)
+		if _, gone := g.isRetired(first); sealed || gone {
 			delete(g.raw, first)
 			delete(g.trails, "raw/"+strconv.FormatUint(first, 10))
 			delete(g.seen, pendingDir+"/"+segment.PendingName(first))

@@ -113,26 +113,50 @@ func (l *Log) RetireExpired(ctx context.Context, keep time.Duration, o RetireOpt
 	if l.w == nil {
 		return nil, l.refusal()
 	}
+	var out []Retired
+	for {
+		next, err := l.expired(ctx, keep, 1)
+		if err != nil || len(next) == 0 {
+			return out, err
+		}
+		r, err := l.Retire(ctx, next[0].First, o)
+		if err != nil {
+			return out, err
+		}
+		out = append(out, r)
+	}
+}
+
+// Expired lists the segments that RetireExpired would retire now, as far as nothing stands against it: their First and End, and
+// the Bytes of their archives. Nothing is changed.
+func (l *Log) Expired(ctx context.Context, keep time.Duration) ([]Retired, error) {
+	if err := l.refresh(); err != nil {
+		return nil, err
+	}
+	return l.expired(ctx, keep, -1)
+}
+
+// expired lists at most so many segments; all of them where most is negative.
+func (l *Log) expired(ctx context.Context, keep time.Duration, most int) (out []Retired, err error) {
 	if keep < 0 {
 		return nil, fmt.Errorf("keep entries for %s: want a time of at least 0", keep)
 	}
 	limit := clampNano(l.cfg.now().Add(-keep))
-	var out []Retired
-	for {
-		s := l.firstSealed()
-		if s == nil {
+	for _, s := range l.oldSealed() {
+		if len(out) == most {
 			return out, nil
 		}
 		at, err := l.newestOf(ctx, s)
 		if err != nil || at >= limit {
 			return out, err
 		}
-		r, err := l.Retire(ctx, s.first, o)
+		info, err := l.fs.Stat(l.path(archiveDir, segment.ArchiveName(s.first)))
 		if err != nil {
 			return out, err
 		}
-		out = append(out, r)
+		out = append(out, Retired{First: s.first, End: s.end, Bytes: info.Size})
 	}
+	return out, nil
 }
 
 // newestOf is the latest timestamp in a segment: its last entry's, or that of one before a clock was reset.
@@ -182,17 +206,26 @@ func (l *Log) checkRetire(o *RetireOptions) error {
 
 // firstSealed is the oldest sealed segment that is there, or nil.
 func (l *Log) firstSealed() *segmentFile {
+	if list := l.oldSealed(); len(list) > 0 {
+		return list[0]
+	}
+	return nil
+}
+
+// oldSealed are the sealed segments that are there, the oldest first, up to the first that is not sealed yet.
+func (l *Log) oldSealed() (out []*segmentFile) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	for _, s := range l.segments {
-		if s.kind != retired {
-			if s.kind == archived && !s.leftover {
-				return s
-			}
-			return nil
+		if s.kind == retired {
+			continue
 		}
+		if s.kind != archived || s.leftover {
+			break
+		}
+		out = append(out, s)
 	}
-	return nil
+	return out
 }
 
 func (l *Log) oldestSealed(first uint64) (*segmentFile, error) {
@@ -549,6 +582,7 @@ func (l *Log) restore(ctx context.Context, r *Retired, o *RestoreOptions) error 
 	}
 	l.mu.Lock()
 	s.kind, s.leaves = archived, true
+	s.restored++
 	s.levels, s.counted = levelsOf(idx.Index), true
 	l.mu.Unlock()
 	s.forgetIndexes()
