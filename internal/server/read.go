@@ -7,6 +7,7 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"sync"
 
 	"github.com/tree-of-life-system/immutable"
 	"github.com/tree-of-life-system/immutable/internal/tenant"
@@ -95,14 +96,20 @@ type page struct {
 	give func() // of the memory that a large page takes, or nil
 }
 
+// pages are buffers of small pages, for the next one.
+var pages = sync.Pool{New: func() any { return new(make([]byte, 0, smallPage+immutable.MaxEntryBytes)) }}
+
+// release lets go of the page's memory, once it was sent.
 func (p *page) release() {
 	if p.give != nil {
 		p.give()
+		return // it has outgrown its first buffer
 	}
+	pages.Put(&p.out)
 }
 
 func (p *page) collect() error {
-	p.out = append(make([]byte, 0, smallPage), `{"entries":[`...)
+	p.out = append((*pages.Get().(*[]byte))[:0], `{"entries":[`...)
 	var last immutable.Entry
 	for e, err := range p.r.log.Search(p.r.Context(), p.q) {
 		if err != nil {
