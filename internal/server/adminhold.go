@@ -28,7 +28,12 @@ const (
 )
 
 func listHolds(r *request) error {
+	end, err := r.beginRead("read", "holds")
+	if err != nil {
+		return err
+	}
 	holds, err := r.log.Holds(r.Context())
+	end(uint64(len(holds)), err)
 	if err != nil {
 		return err
 	}

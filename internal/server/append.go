@@ -110,6 +110,9 @@ func (g *given) fill(e *immutable.Event, position uint64) {
 func (g *given) append(r *request, events []immutable.Event) ([]immutable.Receipt, error) {
 	ctx := context.WithoutCancel(r.Context())
 	for attempt := 0; ; attempt++ {
+		if err := r.stillValid(); err != nil {
+			return nil, err
+		}
 		receipts, err := r.log.AppendAs(ctx, r.principal, events...)
 		conflict, ok := errors.AsType[*immutable.KeyConflictError](err)
 		if !ok || attempt == maxTraces || !g.traced(&events[conflict.Event]) {

@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -169,6 +170,13 @@ func getStats(r *request) error {
 	stats, err := r.log.Stats(r.Context())
 	if err != nil {
 		return err
+	}
+	if p := r.principal; len(p.Levels) > 0 { // it learns nothing of other levels
+		maps.DeleteFunc(stats.Levels, func(name string, _ int64) bool {
+			l, err := immutable.ParseLevel(name)
+			return err != nil || !p.SeesLevel(l)
+		})
+		stats.OldestEntry, stats.NewestEntry = nil, nil
 	}
 	return r.json(http.StatusOK, stats)
 }

@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -112,7 +113,11 @@ func (r *request) decode(v any) error {
 	if err != nil {
 		return err
 	}
-	if err := uniqueNames(data); err != nil {
+	err = uniqueNames(data)
+	if err == nil {
+		err = exactNames(data, reflect.TypeOf(v))
+	}
+	if err != nil {
 		return fault("bad-json", err.Error())
 	}
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -137,8 +142,12 @@ func (r *request) readSettings() ([]byte, error) {
 	if len(data) > maxSettings {
 		return nil, fault("too-large", fmt.Sprintf("the body has more than %d bytes", maxSettings))
 	}
-	return data, nil
+	return data, r.stillValid()
 }
+
+// stillValid says whether the principal would be let in now. Behind a body, which its sender may draw out, it is asked again: a
+// token that is revoked meanwhile does nothing more.
+func (r *request) stillValid() error { return r.s.o.Installation.StillValid(r.principal) }
 
 // uniqueNames checks that data is one JSON value in which no object has a name twice: encoding/json takes the last one, and
 // whoever checked the body before us may take the first.
