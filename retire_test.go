@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -593,7 +594,7 @@ func TestFailedRetirementLosesNothing(t *testing.T) {
 	ctx := context.Background()
 	base := newAged(t)
 	must(t, base.l.Close())
-	for at := uint64(1); ; at++ {
+	for at := uint64(1); ; at += thin {
 		a := &aged{d: base.d.Clone(), c: newClock(), lines: base.lines, notes: base.notes}
 		a.c.add(time.Hour)
 		a.open(t)
@@ -620,4 +621,57 @@ func TestFailedRetirementLosesNothing(t *testing.T) {
 			t.Fatalf("operation %d failed: %v", at, err)
 		}
 	}
+}
+
+// TestReadersBesideRetirement reads, proves, counts and verifies while segments go and come back: nothing else than a
+// *RetiredError comes of it.
+func TestReadersBesideRetirement(t *testing.T) {
+	t.Parallel()
+	a := newAged(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var readers sync.WaitGroup
+	reader := func(name string, read func(n uint64) error) {
+		readers.Go(func() {
+			for n := uint64(0); ctx.Err() == nil; n += 61 {
+				if err := read(n % uint64(len(a.lines))); err != nil && !errors.As(err, new(*RetiredError)) && ctx.Err() == nil {
+					t.Errorf("%s of %d: %v", name, n%uint64(len(a.lines)), err)
+					return
+				}
+			}
+		})
+	}
+	reader("Entry", func(n uint64) error {
+		e, err := a.l.Entry(ctx, n)
+		if err == nil && !bytes.Equal(e.Line, a.lines[n].Line) {
+			return fmt.Errorf("another entry: %s", e.Line)
+		}
+		return err
+	})
+	reader("InclusionProof", func(n uint64) error {
+		if _, err := a.l.InclusionProof(ctx, n, 0); err != nil {
+			return fmt.Errorf("%v", err) // a proof is always there
+		}
+		return nil
+	})
+	reader("Search", func(n uint64) error {
+		for _, err := range a.l.Search(ctx, Query{Text: "level:AUDIT"}) {
+			if err != nil {
+				return err
+			}
+		}
+		_, err := a.l.Stats(ctx)
+		return err
+	})
+	for range 3 {
+		a.retire(t, RetireOptions{ColdDir: coldDir})
+		a.retire(t, RetireOptions{ColdDir: coldDir})
+		for range 2 {
+			_, err := a.l.Restore(ctx, RestoreOptions{})
+			must(t, err)
+		}
+	}
+	cancel()
+	readers.Wait()
+	a.intact(t)
 }

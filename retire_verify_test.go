@@ -171,6 +171,13 @@ func TestForgedRetirementIsRefuted(t *testing.T) {
 			do:   func(t *testing.T, a *aged) { a.forge(t, `{"type":"restore","first":0,"entry":3,"reason":"","by":""}`) },
 			file: diskDir + "/immutable.log", what: "not the newest tombstone in effect",
 		},
+		"a restoration of another tombstone": {
+			do: func(t *testing.T, a *aged) {
+				r := a.retire(t, RetireOptions{Delete: true})
+				a.forge(t, fmt.Sprintf(`{"type":"restore","first":0,"entry":%d,"reason":"","by":""}`, r.Entry+1))
+			},
+			file: diskDir + "/immutable.log", what: "not the newest tombstone in effect",
+		},
 		"a restoration without the archive": {
 			do: func(t *testing.T, a *aged) {
 				r := a.retire(t, RetireOptions{Delete: true})
