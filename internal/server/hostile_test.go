@@ -63,7 +63,7 @@ func (e *endless) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-const muchMemory = 96 << 20 // what no single request may take
+const muchMemory = 192 << 20 // what no single request may take, with what the collector has not taken back yet
 
 // alive checks that the service goes on.
 func (sv *service) alive() {
