@@ -29,18 +29,20 @@ const (
 	QuotaExceeded       Kind = "quota.exceeded"
 	SavedQuery          Kind = "query"
 	LogUnavailable      Kind = "log.unavailable"
-	Test                Kind = "test" // of Manager.Test; no alert has it
+	RetentionFailed     Kind = "retention.failed" // expired segments are not retired
+	Test                Kind = "test"             // of Manager.Test; no alert has it
 )
 
 // kinds are those that a sink can ask for, and how severe each is by itself.
 var (
 	kinds = []Kind{
 		VerificationRefuted, VerificationFailed, FileChanged, DiskLow, CheckpointLag, WitnessLag, SinkFailed, QuotaExceeded,
-		SavedQuery, LogUnavailable,
+		SavedQuery, LogUnavailable, RetentionFailed,
 	}
 	severities = map[Kind]Severity{
 		VerificationRefuted: Critical, VerificationFailed: Warning, FileChanged: Critical, DiskLow: Warning, CheckpointLag: Warning,
-		WitnessLag: Warning, SinkFailed: Warning, QuotaExceeded: Info, SavedQuery: Warning, LogUnavailable: Critical, Test: Info,
+		WitnessLag: Warning, SinkFailed: Warning, QuotaExceeded: Info, SavedQuery: Warning, LogUnavailable: Critical, RetentionFailed: Warning,
+		Test: Info,
 	}
 )
 

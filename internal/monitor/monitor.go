@@ -1,5 +1,6 @@
 // Package monitor verifies logs without being asked: when a segment was sealed, on a schedule, by re-reading everything in
-// the background within a set time, and by watching the files. It also runs the verifications that somebody asks for.
+// the background within a set time, and by watching the files. It also runs the verifications that somebody asks for, and retires
+// what has expired by a log's settings.
 package monitor
 
 import (

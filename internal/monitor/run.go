@@ -18,10 +18,11 @@ import (
 
 // Monitor watches the logs of an installation. Its methods may be called from any number of goroutines.
 type Monitor struct {
-	o      Options
-	logger *slog.Logger
-	wake   chan struct{} // capacity 1: a job waits
-	files  fileWatch
+	o        Options
+	logger   *slog.Logger
+	wake     chan struct{} // capacity 1: a job waits
+	files    fileWatch
+	retiring chan struct{} // capacity 1: one log at a time
 
 	mu      sync.Mutex // guards what follows, and what is in each logState
 	logs    map[*tenant.Log]*logState
@@ -41,8 +42,9 @@ type logState struct {
 	busy   bool   // a verification runs
 	counts map[string]uint64
 
-	kept progress // durable
-	late bool     // the scrubber is
+	kept        progress  // durable
+	late        bool      // the scrubber is
+	retainAgain time.Time // not before: it failed
 
 	poke    chan struct{} // capacity 1: there is something in touched
 	touched map[string]bool
@@ -70,7 +72,7 @@ func New(o Options) *Monitor {
 	if o.OnEvent == nil {
 		o.OnEvent = func(alert.Event) {}
 	}
-	return &Monitor{o: o, logger: o.Logger, wake: make(chan struct{}, 1), logs: map[*tenant.Log]*logState{}, dirty: map[*tenant.Tenant]bool{}}
+	return &Monitor{o: o, logger: o.Logger, wake: make(chan struct{}, 1), retiring: make(chan struct{}, 1), logs: map[*tenant.Log]*logState{}, dirty: map[*tenant.Tenant]bool{}}
 }
 
 // tickEvery is between two looks at the clock and at which segments are sealed.
@@ -99,6 +101,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 		wg.Go(func() { m.work(ctx) })
 	}
 	wg.Go(func() { m.scrub(ctx) })
+	wg.Go(func() { m.retention(ctx) })
 	m.clock(ctx)
 	m.stop()
 	wg.Wait()

@@ -35,6 +35,8 @@ type progress struct {
 	LastTime time.Time         `json:"lastTime,omitzero"`
 	LastSize uint64            `json:"lastSize,omitempty"`
 	Refuted  bool              `json:"refuted,omitempty"`
+
+	Retained time.Time `json:"retained,omitzero"` // when what had expired was last retired, or a hold forbade it
 }
 
 type stateFile struct {
@@ -88,11 +90,12 @@ func (m *Monitor) dueSealed(s *logState) {
 // load takes over what was written down of a log. A log that is not known begins now: it is not all due at once. m.mu is held.
 func (m *Monitor) load(s *logState) {
 	now := m.o.Now().UTC()
-	fresh := progress{Open: now, Full: now, Began: now}
+	fresh := progress{Open: now, Full: now, Began: now, Retained: now}
 	if sealed := s.l.SealedSegments(); len(sealed) > 0 {
 		fresh.Sealed = slices.Max(sealed) + 1
 	}
 	s.kept = fresh
+	m.dirty[s.l.Tenant()] = true // when it began is what a missed run is known by
 	data, err := s.l.Tenant().ReadFile(stateName)
 	if errors.Is(err, fs.ErrNotExist) {
 		return
@@ -112,7 +115,7 @@ func (m *Monitor) load(s *logState) {
 	if !ok {
 		return
 	}
-	for _, t := range []*time.Time{&p.Open, &p.Full, &p.Began} {
+	for _, t := range []*time.Time{&p.Open, &p.Full, &p.Began, &p.Retained} {
 		if t.IsZero() || t.After(now) { // a clock that was set back would stop everything until it catches up
 			*t = now
 		}

@@ -18,35 +18,39 @@ type Action string
 
 // The actions. docs/tenants.md has the table, and a test compares it with actions.
 const (
-	ServiceStart   Action = "service.start"
-	ServiceStop    Action = "service.stop"
-	TenantCreate   Action = "tenant.create"
-	TenantUpdate   Action = "tenant.update"
-	TokenCreate    Action = "token.create"
-	TokenRevoke    Action = "token.revoke"
-	LogCreate      Action = "log.create"
-	LogUpdate      Action = "log.update"
-	LogOpen        Action = "log.open"
-	LogUnavailable Action = "log.unavailable"
-	LogRotate      Action = "log.rotate"
-	LogSeal        Action = "log.seal"
-	KeysRotate     Action = "keys.rotate"
-	HoldSet        Action = "hold.set"
-	HoldRelease    Action = "hold.release"
-	SegmentRetire  Action = "segment.retire"
-	ConfigChange   Action = "config.change"
-	ReadBegin      Action = "read.begin"
-	ReadEnd        Action = "read.end"
-	AuthRefused    Action = "auth.refused"
-	VerifyStarted  Action = "verify.started"
-	VerifyFinished Action = "verify.finished"
-	FileChanged    Action = "file.changed"
-	AlertRules     Action = "alert.rules"
-	AlertRaised    Action = "alert.raised"
-	AlertResolved  Action = "alert.resolved"
-	AlertSent      Action = "alert.sent"
-	AlertFailed    Action = "alert.failed"
-	BackupFinished Action = "backup.finished"
+	ServiceStart    Action = "service.start"
+	ServiceStop     Action = "service.stop"
+	TenantCreate    Action = "tenant.create"
+	TenantUpdate    Action = "tenant.update"
+	TokenCreate     Action = "token.create"
+	TokenRevoke     Action = "token.revoke"
+	LogCreate       Action = "log.create"
+	LogUpdate       Action = "log.update"
+	LogOpen         Action = "log.open"
+	LogUnavailable  Action = "log.unavailable"
+	LogRotate       Action = "log.rotate"
+	LogSeal         Action = "log.seal"
+	KeysRotate      Action = "keys.rotate"
+	HoldSet         Action = "hold.set"
+	HoldRelease     Action = "hold.release"
+	RetentionBegin  Action = "retention.begin"
+	SegmentRetire   Action = "segment.retire"
+	RetentionHeld   Action = "retention.held"
+	RetentionFailed Action = "retention.failed"
+	SegmentRestore  Action = "segment.restore"
+	ConfigChange    Action = "config.change"
+	ReadBegin       Action = "read.begin"
+	ReadEnd         Action = "read.end"
+	AuthRefused     Action = "auth.refused"
+	VerifyStarted   Action = "verify.started"
+	VerifyFinished  Action = "verify.finished"
+	FileChanged     Action = "file.changed"
+	AlertRules      Action = "alert.rules"
+	AlertRaised     Action = "alert.raised"
+	AlertResolved   Action = "alert.resolved"
+	AlertSent       Action = "alert.sent"
+	AlertFailed     Action = "alert.failed"
+	BackupFinished  Action = "backup.finished"
 )
 
 // actionInfo is one row of the table of actions.
@@ -72,7 +76,11 @@ var actions = []actionInfo{
 	{KeysRotate, immutable.Security, "the keys of a log were replaced"},
 	{HoldSet, immutable.Audit, "a legal hold was set"},
 	{HoldRelease, immutable.Audit, "a legal hold was released"},
-	{SegmentRetire, immutable.Audit, "a segment was retired"},
+	{RetentionBegin, immutable.Audit, "expired segments are to be retired"},
+	{SegmentRetire, immutable.Audit, "segments were retired"},
+	{RetentionHeld, immutable.Audit, "a legal hold keeps segments that have expired"},
+	{RetentionFailed, immutable.Error, "expired segments could not be retired"},
+	{SegmentRestore, immutable.Audit, "a retired segment is to be brought back"},
 	{ConfigChange, immutable.Audit, "the configuration was changed"},
 	{ReadBegin, immutable.Audit, "a read began"},
 	{ReadEnd, immutable.Audit, "reads of one kind within one second"},
