@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -871,4 +872,40 @@ func FuzzRules(f *testing.F) {
 			t.Fatalf("rules that were shown cannot be given back: %v", err)
 		}
 	})
+}
+
+// What a tenant is told of a sink that cannot be reached says nothing of this host's network, and nobody is told a sink's URL,
+// which is a secret of its own with some services.
+func TestFailuresTellNothingOfTheNetwork(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, t.TempDir(), func(o *Options, _ *immutable.Config) { o.AllowPrivate = false })
+	r := newReceiver(t, nil)
+	_, port, err := net.SplitHostPort(r.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &delivery{id: "msg_1", state: State{Phase: Firing}}
+	inside := b.m.attempt(t.Context(), &Sink{Type: Webhook, URL: "https://localhost:" + port + "/hook-secret?key=secret"}, d)
+	nowhere := outside(&url.Error{Op: "Post", URL: "https://x.example/hook-secret", Err: &net.OpError{
+		Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "x.example", Server: "10.9.8.7:53", IsNotFound: true},
+	}})
+	late := outside(&url.Error{Op: "Post", URL: "https://x.example/hook-secret", Err: &net.OpError{
+		Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(10, 9, 8, 7), Port: 443}, Err: &net.DNSError{Err: "timeout", Name: "x.example", Server: "10.9.8.7:53", IsTimeout: true},
+	}})
+	refused := outside(&url.Error{Op: "Post", URL: "https://x.example/hook-secret", Err: &net.OpError{
+		Op: "dial", Net: "tcp", Addr: &net.TCPAddr{IP: net.IPv4(10, 9, 8, 7), Port: 443}, Err: errors.New("connection refused"),
+	}})
+	if inside == nil || nowhere == nil || inside.Error() != nowhere.Error() {
+		t.Errorf("a name that leads inside (%v) and one that leads nowhere (%v) can be told apart", inside, nowhere)
+	}
+	for _, err := range []error{inside, nowhere, late, refused} {
+		for _, s := range []string{"127.0.0.1", "::1", "10.9.8.7", "secret", "x.example"} {
+			if strings.Contains(err.Error(), s) {
+				t.Errorf("%q tells %q", err, s)
+			}
+		}
+	}
+	if !errors.Is(inside, errAddress) || !strings.Contains(refused.Error(), "connection refused") {
+		t.Errorf("%v, %v: the reason is lost", inside, refused)
+	}
 }

@@ -437,7 +437,7 @@ func (m *Manager) post(ctx context.Context, url string, h http.Header, body []by
 	req.Header.Set("User-Agent", "immutable")
 	res, err := m.client.Do(req)
 	if err != nil {
-		return err
+		return outside(err)
 	}
 	defer res.Body.Close()
 	_, _ = io.CopyN(io.Discard, res.Body, maxAnswer) // so that the connection can be used again

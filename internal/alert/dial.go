@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"syscall"
 	"time"
 )
@@ -38,6 +39,34 @@ func dialer(allowPrivate bool) func(ctx context.Context, network, address string
 		}
 	}
 	return d.DialContext
+}
+
+// outsideError is why a sink could not be reached, without addresses, names and URLs.
+type outsideError struct {
+	text string
+	err  error
+}
+
+func (e *outsideError) Error() string { return e.text }
+func (e *outsideError) Unwrap() error { return e.err }
+
+// outside is what may be told of an error of the network. Whoever names sinks must not learn from it what this host's resolver
+// knows and its network has, and whoever reads logs must not learn a sink's URL, which with some services is a password.
+func outside(err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err
+	}
+	dns, isDNS := errors.AsType[*net.DNSError](err)
+	op, isOp := errors.AsType[*net.OpError](err)
+	switch {
+	case errors.Is(err, errAddress), isDNS && dns.IsNotFound:
+		return &outsideError{"its name leads to no public address (the installation may allow private ones: alerts.allow_private)", err}
+	case isDNS:
+		return &outsideError{"its name cannot be resolved now", err}
+	case isOp && op.Err != nil:
+		return &outsideError{op.Op + ": " + op.Err.Error(), err}
+	}
+	return err
 }
 
 // notPublic are ranges that netip's own predicates do not name: of IANA's special-purpose registries, and the addresses at

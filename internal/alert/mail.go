@@ -39,7 +39,10 @@ func (m *Manager) mail(ctx context.Context, s *Sink, d *delivery) error {
 	if errors.As(err, &failed) && !failed.IsTemp() && failed.ErrorCode() >= 500 {
 		return &permanentError{err}
 	}
-	return err
+	if err != nil {
+		return outside(err)
+	}
+	return nil
 }
 
 func (m *Manager) mailClient(s *SMTP, dial func(ctx context.Context, network, address string) (net.Conn, error)) (*gomail.Client, error) {
