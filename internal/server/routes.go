@@ -51,6 +51,7 @@ func routes() []route {
 		jobRoutes(),
 		adminRoutes(),
 		holdRoutes(),
+		retentionRoutes(),
 		writeRoutes(),
 		readRoutes(),
 		proveRoutes(),
