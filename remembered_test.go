@@ -44,11 +44,12 @@ func TestOpenSegmentIsSearchedOnce(t *testing.T) {
 		t.Errorf("counts %v, verified %v", c, v)
 	}
 	for i := range 3 {
-		_, err := l.Append(context.Background(), Event{Message: "a giraffe", Metadata: Fields{"kind": "z\"ebra"}})
+		_, err := l.Append(context.Background(), Event{Message: fmt.Sprintf("giraffe%d", i), Metadata: Fields{"kind": fmt.Sprintf("z\"ebra%d", i)}})
 		must(t, err)
-		for _, text := range []string{"giraffe", "ebra", `kind:"z\"ebra"`} {
-			if n, x := ask(text, false); n != i+1 || x.GroupsRead == 0 || x.GroupsRead > 1 {
-				t.Errorf("%s: finds %d of %d and reads %d groups", text, n, i+1, x.GroupsRead)
+		for _, text := range []string{"giraffe%d", "ebra%d", `kind:"z\"ebra%d"`} {
+			text = fmt.Sprintf(text, i)
+			if n, x := ask(text, false); n != 1 || x.GroupsRead > 1 {
+				t.Errorf("%s: finds %d and reads %d groups", text, n, x.GroupsRead)
 			}
 		}
 	}

@@ -297,23 +297,39 @@ func TestCountByCountsAValueOnceAnEntry(t *testing.T) {
 	_, err := l.Append(context.Background(), events...)
 	must(t, err)
 	must(t, l.Rotate(context.Background()))
-	for _, text := range []string{"", "groups", "half:true", "since:2000-01-01 half:false"} {
-		for _, by := range []string{"group", "half", "level", "hostname", "user.name", "absent"} {
-			got, err := l.CountBy(context.Background(), Query{Text: text}, by)
-			must(t, err)
-			want, err := l.CountBy(context.Background(), Query{Text: text, Verified: true}, by)
-			must(t, err)
-			if !slices.Equal(got.Rows, want.Rows) || got.N != want.N || got.Missing != want.Missing || want.Sealed {
-				t.Errorf("%q by %s: %+v, verified %+v", text, by, got, want)
-			}
+	_, err = l.Append(context.Background(), events[:300]...) // in the open segment, of which more is remembered each time
+	must(t, err)
+	queries := []Query{{Text: "groups"}, {Text: "half:true"}, {Text: "since:2000-01-01 half:false"}, {Text: "level:INFO OR half:true"}}
+	for _, from := range []uint64{0, 100, 256, 700, l.Size() - 350, l.Size() - 100} {
+		queries = append(queries, Query{From: from}, Query{From: from, Reverse: true}, Query{From: from, Reverse: true, Text: "groups"})
+	}
+	for range 2 {
+		for _, q := range queries {
+			checkCounts(t, l, q)
 		}
-		got, err := l.Histogram(context.Background(), Query{Text: text}, time.Second)
+	}
+}
+
+// checkCounts holds every kind of count to the verified one.
+func checkCounts(t *testing.T, l *Log, q Query) {
+	t.Helper()
+	verified := q
+	verified.Verified = true
+	for _, by := range []string{"group", "half", "level", "hostname", "user.name", "absent"} {
+		got, err := l.CountBy(context.Background(), q, by)
 		must(t, err)
-		want, err := l.Histogram(context.Background(), Query{Text: text, Verified: true}, time.Second)
+		want, err := l.CountBy(context.Background(), verified, by)
 		must(t, err)
-		if !slices.Equal(got.Buckets, want.Buckets) || got.N != want.N {
-			t.Errorf("%q: histogram %+v, verified %+v", text, got, want)
+		if !slices.Equal(got.Rows, want.Rows) || got.N != want.N || got.Missing != want.Missing || want.Sealed {
+			t.Errorf("%+v by %s: %+v, verified %+v", q, by, got, want)
 		}
+	}
+	got, err := l.Histogram(context.Background(), q, time.Second)
+	must(t, err)
+	want, err := l.Histogram(context.Background(), verified, time.Second)
+	must(t, err)
+	if !slices.Equal(got.Buckets, want.Buckets) || got.N != want.N {
+		t.Errorf("%+v: histogram %+v, verified %+v", q, got, want)
 	}
 }
 

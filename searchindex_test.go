@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"strings"
@@ -148,6 +149,58 @@ func TestRebuildMakesSearchIndexesAgain(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestDamagedPageOfSearchIndexIsNoError: it is noticed when a query comes to it, and the segment's entries are read.
+func TestDamagedPageOfSearchIndexIsNoError(t *testing.T) {
+	d := vfstest.New()
+	l, err := Open(diskDir, sealedConfig(d))
+	must(t, err)
+	defer l.Close()
+	// Many groups, and a dictionary of some pages, so that queries read streams on pages of their own.
+	all := variedEvents(8 * 256)
+	for i := range all {
+		all[i].Metadata["long"] = strings.Repeat(fmt.Sprintf("value %d ", i%100), 8)
+	}
+	for i := 0; i < len(all); i += 256 {
+		_, err := l.Append(context.Background(), all[i:i+256]...)
+		must(t, err)
+	}
+	must(t, l.Rotate(context.Background()))
+	want, _ := withoutIndexes(t, l, nil)
+	noticed := 0
+	for name, data := range allFiles(t, d, diskDir+"/"+indexDir) {
+		if !strings.HasSuffix(name, segment.SearchSuffix) {
+			continue
+		}
+		pages := (len(data) + 4096 + 31) / (4096 + 32)
+		if pages < 4 {
+			t.Fatalf("%s has %d pages, want some beside the first", name, pages)
+		}
+		for page := 1; page < pages; page++ {
+			bad := slices.Clone(data)
+			bad[page*4096+7] ^= 1
+			must(t, d.WriteFileRaw(name, bad))
+			for _, s := range l.segments {
+				s.forgetIndexes()
+			}
+			_, lacking := withoutIndexes(t, l, want)
+			noticed += lacking
+			for _, by := range []string{"level", "ok", "user.name"} {
+				got, err := l.CountBy(context.Background(), Query{}, by)
+				must(t, err)
+				verified, err := l.CountBy(context.Background(), Query{Verified: true}, by)
+				must(t, err)
+				if !slices.Equal(got.Rows, verified.Rows) {
+					t.Errorf("%s, page %d: by %s %v, want %v", name, page, by, got.Rows, verified.Rows)
+				}
+			}
+		}
+		must(t, d.WriteFileRaw(name, data))
+	}
+	if noticed == 0 {
+		t.Error("no query came to a damaged page")
 	}
 }
 
