@@ -81,8 +81,15 @@ func exportEntries(r *request) error {
 	if _, err := immutable.ParseFilter(q.Text, q.Now); err != nil {
 		return err
 	}
+	oldest, err := r.oldest()
+	if err != nil {
+		return err
+	}
 	root, size := r.log.Root()
 	h := r.w.Header()
+	if oldest > 0 { // nothing is left out unsaid
+		h.Set("Immutable-Oldest", strconv.FormatUint(oldest, 10))
+	}
 	h.Set("Immutable-Size", strconv.FormatUint(size, 10))
 	h.Set("Immutable-Root", root.Base64())
 	return r.export(format.kind, format.suffix, name+" "+spelling, func(ctx context.Context, x *exporter) error {

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -46,6 +47,7 @@ var kinds = []kind{
 	{"exists", 409, "it exists already", "A tenant or log of this name exists. Names are not used twice."},
 	{"conflict", 409, "it cannot be done now", "What was asked does not fit the present state. detail says why."},
 	{"key-conflict", 409, "the idempotency key has another event", "The log has this idempotency key with other content; index is the entry that has it. A new event needs a new key."},
+	{"retired", 410, "the entries are retired", "Entries of that age are not kept here any more: a tombstone in the log says so. oldest is the first index that is there. Ask from there on; an administrator knows where the others went."},
 	{"too-large", 413, "it is too large", "One entry takes at most 65,535 bytes as JSON (or what the tenant's quota says), one array 65,536 events and 16 MiB, one JSON body 16 MiB. NDJSON may be of any length."},
 	{"expands-too-much", 413, "the body unpacks to too much", "A compressed body may unpack to 256 times its size, and a JSON body to 16 MiB. Send it with less compression, or in parts."},
 	{"unsupported-media-type", 415, "the media type is not taken", "detail says which Content-Type this address takes."},
@@ -246,6 +248,9 @@ func knownType(err error) *problem {
 	}
 	if e, ok := errors.AsType[*immutable.QueryError](err); ok {
 		return fault("bad-query", e.Error()).with("offset", e.Offset)
+	}
+	if e, ok := errors.AsType[*immutable.RetiredError](err); ok {
+		return fault("retired", fmt.Sprintf("entries %d to %d are retired", e.First, e.End-1)).with("oldest", e.End)
 	}
 	if _, ok := errors.AsType[*immutable.CorruptError](err); ok { // it names files: that is for the server's log
 		return fault("corrupt", "what is on the disk is not what was written; run a verification")

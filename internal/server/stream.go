@@ -43,6 +43,14 @@ func streamEntries(r *request) error {
 	if err != nil {
 		return err
 	}
+	oldest, err := r.oldest()
+	if err != nil {
+		return err
+	}
+	if next > 0 && next < oldest {
+		return &immutable.RetiredError{End: oldest, Entry: -1}
+	}
+	next = max(next, oldest)
 	q, spelling, err := r.filter()
 	if err != nil {
 		return err
@@ -111,6 +119,15 @@ func (r *request) streamFrom() (uint64, error) {
 		return 0, fault("conflict", fmt.Sprintf("the log has %d entries: from can be at most that", size)).with("size", size)
 	}
 	return n, err
+}
+
+// oldest is the index of the first entry that is not retired.
+func (r *request) oldest() (uint64, error) {
+	retired, err := r.log.Retired(r.Context())
+	if err != nil || len(retired) == 0 {
+		return 0, err
+	}
+	return retired[len(retired)-1].End, nil
 }
 
 // maxIndex is the largest index that a log can have.

@@ -708,3 +708,41 @@ func TestTailIsBoundedAndTellsWhoIsBehind(t *testing.T) {
 	}
 	deadline(t, func() bool { _, _, err := tl.take(5100, buf, 1); return errors.Is(err, immutable.ErrClosed) }, "the tail to say that the log is closed")
 }
+
+// Where the oldest entries are retired nothing is left out unsaid: a stream from the beginning says where it begins, one from an
+// index that is gone is refused, and an export names its first.
+func TestRetiredEntriesAreSaidToBeRetired(t *testing.T) {
+	sv := serve(t, nil)
+	l := sv.log("default", "main")
+	sv.append(l, 0, 1000, 1000, immutable.Info)
+	if err := l.Rotate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Retire(t.Context(), 0, immutable.RetireOptions{Delete: true, Reason: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	retired, err := l.Retired(t.Context())
+	if err != nil || len(retired) != 1 || retired[0].End == 0 {
+		t.Fatal(retired, err)
+	}
+	oldest := retired[0].End
+	for _, filter := range []string{"", "&q=event", "&q=odd:true"} {
+		s := sv.follow(mainLog+"/stream?from=0"+filter, sv.root)
+		if e, _ := s.next(); e.id != strconv.FormatUint(oldest-1, 10) {
+			t.Errorf("%s: the stream says that it begins behind %s, want %d", filter, e.id, oldest-1)
+		}
+		if index, _ := s.entry(); index != oldest && (filter != "&q=odd:true" || index != oldest|1) {
+			t.Errorf("%s: it begins with %d, want %d", filter, index, oldest)
+		}
+		s.close()
+	}
+	if p := sv.get(mainLog+"/stream?from=3").problem(t, "retired"); p["oldest"] != float64(oldest) {
+		t.Errorf("%v", p)
+	}
+	sv.do("GET", mainLog+"/stream", sv.root, nil, "Last-Event-ID", "17").problem(t, "retired")
+	body, header, n, err := sv.export(mainLog+"/export", sv.root)
+	if err != nil || header.Get("Immutable-Oldest") != strconv.FormatUint(oldest, 10) || n != strconv.FormatUint(l.Size()-oldest, 10) || strings.Count(string(body), "\n") != int(l.Size()-oldest) {
+		t.Errorf("%v, %s entries, %v", header, n, err)
+	}
+	sv.get(mainLog+"/export?from=3").problem(t, "retired")
+}
