@@ -71,7 +71,7 @@ func TestRetirementByHandTakesWhatTheSettingsLetGo(t *testing.T) {
 		t.Errorf("listed: %+v", done)
 	}
 	sv.get(mainLog+"/entries/600").want(t, 200, nil)
-	sv.get(mainLog + "/entries/3").problem(t, "retired")
+	sv.get(mainLog+"/entries/3").problem(t, "retired")
 	sv.get(mainLog+"/entries/3/proof").problem(t, "retired") // a tlog-proof has the entry itself
 	retire(`{"reason":"again"}`).want(t, 200, &done)
 	if len(done.Retired) != 0 {
