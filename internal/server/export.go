@@ -81,13 +81,9 @@ func exportEntries(r *request) error {
 	if _, err := immutable.ParseFilter(q.Text, q.Now); err != nil {
 		return err
 	}
-	oldest, err := r.oldest()
-	if err != nil {
-		return err
-	}
 	root, size := r.log.Root()
 	h := r.w.Header()
-	if oldest > 0 { // nothing is left out unsaid
+	if oldest := r.oldest(); oldest > 0 { // nothing is left out unsaid
 		h.Set("Immutable-Oldest", strconv.FormatUint(oldest, 10))
 	}
 	h.Set("Immutable-Size", strconv.FormatUint(size, 10))

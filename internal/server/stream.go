@@ -43,10 +43,7 @@ func streamEntries(r *request) error {
 	if err != nil {
 		return err
 	}
-	oldest, err := r.oldest()
-	if err != nil {
-		return err
-	}
+	oldest := r.oldest()
 	if next > 0 && next < oldest {
 		return &immutable.RetiredError{End: oldest, Entry: -1}
 	}
@@ -121,13 +118,14 @@ func (r *request) streamFrom() (uint64, error) {
 	return n, err
 }
 
-// oldest is the index of the first entry that is not retired.
-func (r *request) oldest() (uint64, error) {
-	retired, err := r.log.Retired(r.Context())
-	if err != nil || len(retired) == 0 {
-		return 0, err
+// oldest is the index of the first entry that is not retired. Whether the log can be read at all the reading itself will say.
+func (r *request) oldest() uint64 {
+	for _, err := range r.log.Entries(r.Context(), immutable.Query{From: 1, Limit: 1}) {
+		if gone, ok := errors.AsType[*immutable.RetiredError](err); ok {
+			return gone.End
+		}
 	}
-	return retired[len(retired)-1].End, nil
+	return 0
 }
 
 // maxIndex is the largest index that a log can have.
