@@ -75,7 +75,8 @@ const (
 // Client appends to one log of a server and reads it. Its methods may be called from any number of goroutines.
 type Client struct {
 	cfg  Config
-	base string // of the log's addresses, without a slash at the end
+	root string // of the server's addresses, without a slash at the end
+	base string // of the log's
 	tlog string // of its tiles
 	http *http.Client
 	fs   vfs.FS
@@ -121,9 +122,9 @@ func (c *Client) configure() error {
 	if strings.ContainsAny(c.cfg.Token, "\r\n\x00 ") {
 		return errors.New("the token has a space or line break in it: was it read from a file with its newline?")
 	}
-	root := strings.TrimSuffix(u.String(), "/")
-	c.base = root + "/api/v1/tenants/" + c.cfg.Tenant + "/logs/" + c.cfg.Log
-	c.tlog = root + "/tlog/" + c.cfg.Tenant + "/" + c.cfg.Log
+	c.root = strings.TrimSuffix(u.String(), "/")
+	c.base = c.root + "/api/v1/tenants/" + c.cfg.Tenant + "/logs/" + c.cfg.Log
+	c.tlog = c.root + "/tlog/" + c.cfg.Tenant + "/" + c.cfg.Log
 	c.setDefaults()
 	c.http = newHTTP(c.cfg.TLS)
 	if len(c.cfg.Keys) == 0 {

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 
 	"github.com/tree-of-life-system/immutable"
+	"github.com/tree-of-life-system/immutable/client"
 )
 
 const initUsage = `immutable init --origin NAME
@@ -41,7 +42,7 @@ func initLog(c *call) (err error) {
 		return err
 	}
 	defer closing(l, &err)
-	return c.printKeys(l, l.VerifierKeys())
+	return c.printKeys(directory{l}, l.VerifierKeys())
 }
 
 const rotateUsage = `immutable rotate
@@ -50,10 +51,11 @@ Seals the open segment now, whatever its size, and waits until it is compressed,
 group of 256 stay in the open segment.
 
   immutable rotate
-` + dirFlags + writeFlags + commonFlags
+` + appendFlags + dirFlags + writeFlags + commonFlags
 
 func setupRotate(c *call) func() error {
 	c.writeFlags()
+	c.flagsOfServer(false, "policy")
 	return func() error {
 		if err := c.arguments(0, 0, "no arguments"); err != nil {
 			return err
@@ -63,6 +65,9 @@ func setupRotate(c *call) func() error {
 }
 
 func rotate(c *call) (err error) {
+	if c.remote() {
+		return rotateRemote(c)
+	}
 	l, err := c.openWrite(true)
 	if err != nil {
 		return err
@@ -72,20 +77,45 @@ func rotate(c *call) (err error) {
 	if err := l.Rotate(c.ctx); err != nil {
 		return err
 	}
-	sealed := l.SealedSegments()
+	return c.saySealed(before, len(l.SealedSegments()), l.Size())
+}
+
+func (c *call) saySealed(before, sealed int, size uint64) error {
 	if c.json {
 		return c.answer(struct {
 			Sealed   int    `json:"sealed"`
 			Segments int    `json:"segments"`
 			Size     uint64 `json:"size"`
-		}{len(sealed) - before, len(sealed) + 1, l.Size()})
+		}{sealed - before, sealed + 1, size})
 	}
-	if len(sealed) == before {
+	if sealed == before {
 		c.out.printf("nothing to seal: the open segment has no whole group of 256 entries\n")
 		return nil
 	}
-	c.out.printf("sealed %s; %d are sealed now\n", plural(len(sealed)-before, "segment"), len(sealed))
+	c.out.printf("sealed %s; %d are sealed now\n", plural(sealed-before, "segment"), sealed)
 	return nil
+}
+
+// rotateRemote counts the sealed segments before by the server's statistics, which have the open one too.
+func rotateRemote(c *call) (err error) {
+	cfg, err := c.clientConfig(writeRetry)
+	if err != nil {
+		return err
+	}
+	l, err := client.New(cfg)
+	if err != nil {
+		return err
+	}
+	defer closing(l, &err)
+	s, err := l.Stats(c.ctx)
+	if err != nil {
+		return c.ofServer(err)
+	}
+	sealed, size, err := l.Rotate(c.ctx)
+	if err != nil {
+		return err
+	}
+	return c.saySealed(min(sealed, max(0, s.Segments-1-s.Pending)), sealed, size)
 }
 
 const rebuildUsage = `immutable rebuild

@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/tree-of-life-system/immutable"
+	"github.com/tree-of-life-system/immutable/client"
 	"github.com/tree-of-life-system/immutable/internal/intake"
 )
 
@@ -41,10 +42,11 @@ number. Exit code: 0 all are in the log · 1 some were rejected · 2 it stopped 
   --events               each line is an event of ours and nothing else, and may also say hostname, pid and producer
   --each                 with --json: a line for each record in place of {"first","last"}, its receipt {"line":N,"index":…,"id":…,
                          "hash":…,"leaf":…,"timestamp":…} or {"line":N,"error":…}
-  --batch N              at most N entries in one commit (default 8192)` + dirFlags + writeFlags + commonFlags
+  --batch N              at most N entries in one commit (default 8192)` + appendFlags + dirFlags + writeFlags + commonFlags
 
 func setupAppend(c *call) func() error {
 	c.writeFlags()
+	c.flagsOfServer(false, "policy", "producer")
 	a := &appender{c: c}
 	format := c.set.String("format", "auto", "")
 	level := c.set.String("level", "", "")
@@ -93,12 +95,13 @@ type appender struct {
 	producer *immutable.Producer // nil without --producer
 	bookFile string
 	book     *immutable.ReceiptBook // nil without --receipts
-	l        *immutable.Log
+	l        appendable
 	bar      *progress
 	reader   *intake.Reader
 	events   []immutable.Event
 	numbers  []uint64 // of the events, in their input
 	bytes    int      // of the events, roughly
+	size     uint64   // of the log behind the newest receipt
 	accepted uint64
 	repeated uint64
 	rejected uint64
@@ -116,17 +119,17 @@ func (a *appender) run() (err error) {
 	if len(inputs) == 0 {
 		inputs = []string{"-"}
 	}
-	if a.keyFile != "" {
+	if a.keyFile != "" && !a.c.remote() {
 		if a.producer, err = immutable.OpenProducer(a.keyFile); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, a.producer.Close()) }()
 	}
-	if a.l, err = a.c.openWrite(false); err != nil {
+	if a.l, err = a.c.openAppender(); err != nil {
 		return err
 	}
 	if a.bookFile != "" {
-		if a.book, err = immutable.OpenReceipts(a.bookFile, a.l.Origin()); err != nil {
+		if a.book, err = a.openBook(); err != nil {
 			return errors.Join(err, a.l.Close())
 		}
 		defer func() { err = errors.Join(err, a.book.Close()) }()
@@ -138,11 +141,13 @@ func (a *appender) run() (err error) {
 		}
 	}
 	a.bar.end()
-	size := a.l.Size()
+	if l, ok := a.l.(*immutable.Log); ok {
+		a.size = l.Size()
+	}
 	if cerr := a.l.Close(); cerr != nil && (err == nil || errors.Is(err, errRejected)) {
 		err = fmt.Errorf("close the log: %w", cerr)
 	}
-	a.summary(size, err)
+	a.summary(err)
 	switch {
 	case err != nil && !errors.Is(err, errRejected):
 		return fmt.Errorf("%w (%d entries are durable)", err, a.accepted)
@@ -152,7 +157,19 @@ func (a *appender) run() (err error) {
 	return nil
 }
 
-func (a *appender) summary(size uint64, err error) {
+// openBook opens the book of receipts, which is of one log.
+func (a *appender) openBook() (*immutable.ReceiptBook, error) {
+	if l, ok := a.l.(*immutable.Log); ok {
+		return immutable.OpenReceipts(a.bookFile, l.Origin())
+	}
+	k, err := a.l.(*client.Client).Keys(a.c.ctx)
+	if err != nil {
+		return nil, fmt.Errorf("--receipts: %w", a.c.ofServer(err))
+	}
+	return immutable.OpenReceipts(a.bookFile, k.Origin)
+}
+
+func (a *appender) summary(err error) {
 	if a.noTime > 0 {
 		a.c.remark("%d records have no readable time in %s: their eventTime is unset\n", a.noTime, a.o.TimeField)
 	}
@@ -165,10 +182,14 @@ func (a *appender) summary(size uint64, err error) {
 			Rejected uint64 `json:"rejected"`
 			Size     uint64 `json:"size"`
 			Repeated uint64 `json:"repeated,omitempty"`
-		}{a.accepted, a.rejected, size, a.repeated}) // three numbers always have a JSON form
+		}{a.accepted, a.rejected, a.size, a.repeated}) // three numbers always have a JSON form
 		return
 	}
-	a.c.out.printf("%d accepted, %d rejected; the log has %d entries\n", a.accepted, a.rejected, size)
+	if a.c.remote() && a.size == 0 { // no receipt has said
+		a.c.out.printf("%d accepted, %d rejected\n", a.accepted, a.rejected)
+		return
+	}
+	a.c.out.printf("%d accepted, %d rejected; the log has %d entries\n", a.accepted, a.rejected, a.size)
 	if a.repeated > 0 {
 		a.c.remark("%d were repeats of idempotency keys and were not written again\n", a.repeated)
 	}
@@ -335,18 +356,24 @@ func (a *appender) append(label string, from, to int) error {
 	case errors.As(err, &conflict):
 		return a.reject(label, a.numbers[from], err)
 	}
-	return fmt.Errorf("from %s %d on nothing was written: %w", a.unit(), a.numbers[from], err)
+	if errors.Is(err, immutable.ErrUncertain) {
+		return fmt.Errorf("%s %d to %d may have been written or not, nothing after them: %w", a.unit(), a.numbers[from], a.numbers[to-1], err)
+	}
+	return fmt.Errorf("from %s %d on nothing was written: %w", a.unit(), a.numbers[from], a.c.ofServer(err))
 }
 
 func (a *appender) send(ctx context.Context, events []immutable.Event) ([]immutable.Receipt, error) {
-	if a.producer != nil {
-		return a.l.AppendSigned(ctx, a.producer, events...)
+	if l, ok := a.l.(*immutable.Log); ok && a.producer != nil {
+		return l.AppendSigned(ctx, a.producer, events...)
 	}
 	return a.l.Append(ctx, events...)
 }
 
 // acknowledge reports what is durable, after the book of receipts has it.
 func (a *appender) acknowledge(rs []immutable.Receipt, numbers []uint64) error {
+	for i := range rs {
+		a.size = max(a.size, rs[i].Index+1)
+	}
 	if a.book != nil {
 		if err := a.book.Append(rs...); err != nil {
 			a.accepted += uint64(len(rs))

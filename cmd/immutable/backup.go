@@ -44,8 +44,8 @@ that goes on from an older state forks. Then the log is adopted, so that it can 
 Exit code: 0 restored · 1 the evidence is against it · 2 it could not be tried.
 
   --data-dir DIR         restore a server's whole data directory
-  --continue             of --data-dir: a log that cannot go on, because its keys are lost or more was signed than the snapshot has, is kept
-                         in DIR/earlier, and a new one that anchors it takes its place
+  --continue             of --data-dir: a log that cannot go on, because its keys are lost or more was signed than the snapshot has,
+                         is kept in DIR/earlier, and a new one that anchors it takes its place
   --read-only            do not adopt: the log is there to be read and verified` + dirFlags + commonFlags
 
 func setupBackup(c *call) func() error {

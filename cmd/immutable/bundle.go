@@ -28,10 +28,11 @@ A bundle of a whole range of indexes proves that nothing in the range is missing
   --to INDEX             up to, not including, this index (default: as far as the newest checkpoint goes)
   --policy FILE          a C2SP tlog-policy to put into the bundle, for readers who have none (IMMUTABLE_POLICY)
   --out FILE             where to write; FILE must not exist. - is standard output
-  --data                 write the data only, as JSON, not the page` + dirFlags + commonFlags
+  --data                 write the data only, as JSON, not the page` + serverFlags + dirFlags + commonFlags
 
 func setupBundle(c *call) func() error {
 	c.dirFlags()
+	c.flagsOfServer(true, "policy")
 	var levels levelList
 	var o immutable.BundleOptions
 	c.set.StringVar(&o.Query, "query", "", "")
@@ -50,14 +51,16 @@ func setupBundle(c *call) func() error {
 		if *out == "" {
 			return c.usagef("--out names the file to write")
 		}
-		o.Levels, o.Program = levels, "immutable "+programVersion()
+		if o.Levels = levels; !c.remote() { // a server says itself what it is
+			o.Program = "immutable " + programVersion()
+		}
 		if o.Since, err = c.moment("since", *since); err != nil {
 			return err
 		}
 		if o.Until, err = c.moment("until", *until); err != nil {
 			return err
 		}
-		if *policy != "" {
+		if *policy != "" && !c.remote() {
 			if o.Policy, err = readFile(*policy); err != nil {
 				return fmt.Errorf("--policy: %w", err)
 			}
@@ -67,7 +70,7 @@ func setupBundle(c *call) func() error {
 }
 
 func writeBundle(c *call, o immutable.BundleOptions, out string, bare bool) (err error) {
-	l, err := c.openRead()
+	l, err := c.openView()
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,9 @@ type call struct {
 	witnessTime   time.Duration
 	epochDuration time.Duration
 	epochEntries  uint64
+
+	server serverCall
+	given  map[string]bool // flags of the command line
 }
 
 func newCall(a *app, cmd *command) *call {
@@ -117,6 +120,9 @@ func (c *call) parse(args []string) error {
 		}
 		f := c.set.Lookup(name)
 		if f == nil {
+			if err := c.noServer(name); err != nil {
+				return err
+			}
 			return c.usagef("no flag %s (an argument that begins with - goes after --)", quote(arg))
 		}
 		flags = append(flags, arg)
@@ -140,8 +146,8 @@ func isBool(f *flag.Flag) bool {
 }
 
 func (c *call) environment() error {
-	given := map[string]bool{}
-	c.set.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	given := givenFlags(c.set)
+	c.given = given
 	var err error
 	c.set.VisitAll(func(f *flag.Flag) {
 		name := envName(f.Name)
@@ -153,7 +159,10 @@ func (c *call) environment() error {
 			err = c.usagef("%s=%s: %s", name, quote(value), serr)
 		}
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	return c.where(given)
 }
 
 // envName is the environment variable of a flag.
@@ -235,7 +244,7 @@ func (c *call) openRead() (*immutable.Log, error) {
 }
 
 // closing closes a log at the end of a command and keeps the first error.
-func closing(l *immutable.Log, err *error) {
+func closing(l io.Closer, err *error) {
 	if cerr := l.Close(); cerr != nil && *err == nil {
 		*err = fmt.Errorf("close the log: %w", cerr)
 	}
@@ -287,7 +296,7 @@ func exitCode(err error) int {
 	var damaged *immutable.CorruptError
 	var refused *immutable.RefusedError
 	switch {
-	case errors.As(err, &no), errors.As(err, &damaged):
+	case errors.As(err, &no), errors.As(err, &damaged), lied(err):
 		return exitNo
 	case errors.As(err, &refused) && refused.Ours != "" && refused.Known != "":
 		return exitNo // what this host has signed and what the directory shows contradict each other

@@ -24,10 +24,11 @@ done to the log later, ` + "`immutable verify --checkpoint FILE`" + ` then shows
 
 compare says whether the log of the larger checkpoint begins with the log of the smaller. Exit code: 0 consistent · 1 not · 2 it
 cannot be told from this log.
-` + dirFlags + commonFlags
+` + serverFlags + dirFlags + commonFlags
 
 func setupCheckpoint(c *call) func() error {
 	c.dirFlags()
+	c.flagsOfServer(true)
 	return func() error {
 		what := "show"
 		args := c.args
@@ -36,11 +37,11 @@ func setupCheckpoint(c *call) func() error {
 		}
 		switch {
 		case what == "show" && len(args) <= 1:
-			return c.withLog(func(l *immutable.Log) error { return showCheckpoint(c, l, args) })
+			return c.withView(func(l view) error { return showCheckpoint(c, l, args) })
 		case what == "list" && len(args) == 0:
-			return c.withLog(func(l *immutable.Log) error { return listCheckpoints(c, l) })
+			return c.withView(func(l view) error { return listCheckpoints(c, l) })
 		case what == "compare" && len(args) == 2:
-			return c.withLog(func(l *immutable.Log) error { return compareCheckpoints(c, l, args[0], args[1]) })
+			return c.withView(func(l view) error { return compareCheckpoints(c, l, args[0], args[1]) })
 		}
 		return c.usagef("want show [SIZE], list, or compare A B")
 	}
@@ -62,7 +63,7 @@ type note struct {
 	text []byte
 }
 
-func openNote(l *immutable.Log, text []byte) (note, error) {
+func openNote(l view, text []byte) (note, error) {
 	cp, err := l.OpenCheckpoint(text)
 	if err != nil {
 		return note{}, evidence("checkpoint: %w", err)
@@ -70,7 +71,7 @@ func openNote(l *immutable.Log, text []byte) (note, error) {
 	return note{cp, text}, nil
 }
 
-func showCheckpoint(c *call, l *immutable.Log, args []string) error {
+func showCheckpoint(c *call, l view, args []string) error {
 	if len(args) == 0 {
 		text, err := l.Checkpoint()
 		if err != nil {
@@ -94,7 +95,7 @@ func showCheckpoint(c *call, l *immutable.Log, args []string) error {
 }
 
 // keptOfSize is the kept checkpoint of that size, or the newest if that has it.
-func keptOfSize(l *immutable.Log, size uint64) (note, error) {
+func keptOfSize(l view, size uint64) (note, error) {
 	notes, err := l.CheckpointHistory()
 	if err != nil {
 		return note{}, err
@@ -132,7 +133,7 @@ func noteJSON(n note) checkpointJSON {
 	return checkpointJSON{n.Origin, n.Size, n.Root.Base64(), string(n.text)}
 }
 
-func listCheckpoints(c *call, l *immutable.Log) error {
+func listCheckpoints(c *call, l view) error {
 	notes, err := l.CheckpointHistory()
 	if err != nil {
 		return err
@@ -154,7 +155,7 @@ func listCheckpoints(c *call, l *immutable.Log) error {
 }
 
 // side is a checkpoint to compare: from a file, or this log at a size.
-func side(c *call, l *immutable.Log, arg string) (note, error) {
+func side(c *call, l view, arg string) (note, error) {
 	if _, err := os.Stat(arg); err == nil || strings.ContainsAny(arg, "/.\\") {
 		data, err := readFile(arg)
 		if err != nil {
@@ -177,7 +178,7 @@ func side(c *call, l *immutable.Log, arg string) (note, error) {
 	return note{Checkpoint: proof.Checkpoint{Origin: l.Origin(), Size: size, Root: root}}, nil
 }
 
-func compareCheckpoints(c *call, l *immutable.Log, argA, argB string) error {
+func compareCheckpoints(c *call, l view, argA, argB string) error {
 	a, err := side(c, l, argA)
 	if err != nil {
 		return err
@@ -189,8 +190,12 @@ func compareCheckpoints(c *call, l *immutable.Log, argA, argB string) error {
 	if a.Size > b.Size {
 		a, b = b, a
 	}
-	if b.Size > l.Size() {
-		return fmt.Errorf("the log has %d entries and the checkpoint covers %d: this directory is behind it, and cannot tell", l.Size(), b.Size)
+	size, err := l.end(c.ctx)
+	if err != nil {
+		return err
+	}
+	if b.Size > size {
+		return fmt.Errorf("the log has %d entries and the checkpoint covers %d: %s is behind it, and cannot tell", size, b.Size, l.Dir())
 	}
 	hashes, err := l.ConsistencyProof(c.ctx, a.Size, b.Size)
 	if err != nil {

@@ -33,10 +33,11 @@ Beside the tiles lies the file epochs, once the log has changed its keys: what l
 
   --format FORMAT        jsonl, marked, blockchain, log or index (default jsonl)
   --from INDEX           from this entry on
-  --limit N              at most so many` + dirFlags + commonFlags
+  --limit N              at most so many` + serverFlags + dirFlags + commonFlags
 
 func setupExport(c *call) func() error {
 	c.dirFlags()
+	c.flagsOfServer(true)
 	format := c.set.String("format", "jsonl", "")
 	var q immutable.Query
 	c.set.Uint64Var(&q.From, "from", 0, "")
@@ -60,7 +61,7 @@ func setupExport(c *call) func() error {
 			return c.usagef("--format is jsonl, marked, blockchain, log or index, not %s", quote(*format))
 		}
 		x.array = *format == "blockchain" || *format == "index"
-		return c.withLog(func(l *immutable.Log) error {
+		return c.withView(func(l view) error {
 			x.l = l
 			return x.run(&q, write)
 		})
@@ -69,7 +70,7 @@ func setupExport(c *call) func() error {
 
 type exporter struct {
 	c      *call
-	l      *immutable.Log
+	l      view
 	array  bool
 	offset int64 // in the immutable.log that index describes
 
@@ -80,7 +81,10 @@ type exporter struct {
 func (x *exporter) run(q *immutable.Query, write func(*immutable.Entry) ([]byte, error)) error {
 	bar := x.c.newProgress("exporting", "entries")
 	defer bar.end()
-	total := x.l.Size()
+	total, err := x.l.end(x.c.ctx)
+	if err != nil {
+		return err
+	}
 	n := uint64(0)
 	separator := ""
 	if x.array {

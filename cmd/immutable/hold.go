@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"time"
 
 	"github.com/tree-of-life-system/immutable"
+	"github.com/tree-of-life-system/immutable/client"
 )
 
 const holdUsage = `immutable hold [ID --reason TEXT]
@@ -22,10 +24,11 @@ An ID is 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit.
 
   --release              end the hold of this ID
   --reason TEXT          stands in the entry; at most 1,024 bytes
-  --by NAME              who decided it (default: the user who runs this)` + dirFlags + writeFlags + commonFlags
+  --by NAME              who decided it (default: the user who runs this)` + appendFlags + dirFlags + writeFlags + commonFlags
 
 func setupHold(c *call) func() error {
 	c.writeFlags()
+	c.flagsOfServer(false, "policy", "by")
 	var h immutable.Hold
 	release := c.set.Bool("release", false, "")
 	c.set.StringVar(&h.Reason, "reason", "", "")
@@ -57,8 +60,30 @@ func (c *call) user() string {
 	return ""
 }
 
+// holder is a log with holds: in a directory, or on a server.
+type holder interface {
+	Hold(context.Context, immutable.Hold) (immutable.Receipt, error)
+	Release(context.Context, immutable.Hold) (immutable.Receipt, error)
+	Holds(context.Context) ([]immutable.Hold, error)
+	Close() error
+}
+
+func (c *call) openHolds(write bool) (holder, error) {
+	switch {
+	case !c.remote() && write:
+		return c.openWrite(true)
+	case !c.remote():
+		return c.openRead()
+	}
+	cfg, err := c.clientConfig(writeRetry)
+	if err != nil {
+		return nil, err
+	}
+	return client.New(cfg)
+}
+
 func changeHold(c *call, h immutable.Hold, release bool) (err error) {
-	l, err := c.openWrite(true)
+	l, err := c.openHolds(true)
 	if err != nil {
 		return err
 	}
@@ -69,7 +94,7 @@ func changeHold(c *call, h immutable.Hold, release bool) (err error) {
 	}
 	r, err := change(c.ctx, h)
 	if err != nil {
-		return err
+		return c.ofServer(err)
 	}
 	if c.json {
 		return c.answer(r)
@@ -79,14 +104,14 @@ func changeHold(c *call, h immutable.Hold, release bool) (err error) {
 }
 
 func listHolds(c *call) (err error) {
-	l, err := c.openRead()
+	l, err := c.openHolds(false)
 	if err != nil {
 		return err
 	}
 	defer closing(l, &err)
 	holds, err := l.Holds(c.ctx)
 	if err != nil {
-		return err
+		return c.ofServer(err)
 	}
 	if c.json {
 		return c.answer(append([]immutable.Hold{}, holds...))

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/tree-of-life-system/immutable"
 	"github.com/tree-of-life-system/immutable/proof"
 )
 
@@ -22,7 +21,7 @@ before. chain prints what proves each epoch's keys by those of the epoch before.
   immutable key rotate                    for example after a break-in
 
   --current              the keys of the current epoch instead of those of the first` +
-	dirFlags + commonFlags
+	serverFlags + dirFlags + commonFlags
 
 const epochFlags = `
   --epoch-duration TIME  replace the keys after this time in use: 12h, or never (default 24h)
@@ -47,6 +46,7 @@ func (c *call) epochFlags() {
 
 func setupKey(c *call) func() error {
 	c.dirFlags()
+	c.flagsOfServer(true)
 	c.chained = true
 	current := c.set.Bool("current", false, "")
 	return func() error {
@@ -57,11 +57,11 @@ func setupKey(c *call) func() error {
 		switch {
 		case *current && what != "show":
 		case what == "show" && *current:
-			return c.withLog(func(l *immutable.Log) error { return c.printKeys(l, l.CurrentKeys()) })
+			return c.withView(func(l view) error { return c.printKeys(l, l.CurrentKeys()) })
 		case what == "show":
-			return c.withLog(func(l *immutable.Log) error { return c.printKeys(l, l.VerifierKeys()) })
+			return c.withView(func(l view) error { return c.printKeys(l, l.VerifierKeys()) })
 		case what == "chain":
-			return c.withLog(func(l *immutable.Log) error { return printChain(c, l) })
+			return c.withView(func(l view) error { return printChain(c, l) })
 		case what == "rotate":
 			return rotateKeys(c)
 		}
@@ -69,7 +69,7 @@ func setupKey(c *call) func() error {
 	}
 }
 
-func (c *call) printKeys(l *immutable.Log, keys []string) error {
+func (c *call) printKeys(l view, keys []string) error {
 	if c.json {
 		if keys == nil {
 			keys = []string{}
@@ -98,7 +98,7 @@ type epochJSON struct {
 }
 
 // printChain prints the chain of keys, which it verifies first.
-func printChain(c *call, l *immutable.Log) error {
+func printChain(c *call, l view) error {
 	data, err := l.KeyChain()
 	if err != nil {
 		return err
@@ -138,6 +138,18 @@ func printChain(c *call, l *immutable.Log) error {
 }
 
 func rotateKeys(c *call) (err error) {
+	if c.remote() {
+		return c.withView(func(l view) error {
+			r := l.(*remote)
+			if err := r.RotateKeys(c.ctx); err != nil {
+				return err
+			}
+			if r.keys, err = r.Keys(c.ctx); err != nil {
+				return err
+			}
+			return c.sayRotated(r)
+		})
+	}
 	l, err := c.openWrite(true)
 	if err != nil {
 		return err
@@ -146,6 +158,10 @@ func rotateKeys(c *call) (err error) {
 	if err := l.RotateKeys(c.ctx); err != nil {
 		return err
 	}
+	return c.sayRotated(directory{l})
+}
+
+func (c *call) sayRotated(l view) error {
 	if c.json {
 		return c.printKeys(l, l.CurrentKeys())
 	}

@@ -19,10 +19,11 @@ A log that does not exist yet is made.
   --trace-id HEX         32 hex digits (W3C Trace Context)
   --span-id HEX          16 hex digits
   --idempotency-key KEY  a repeat within 24 hours returns the first receipt and writes nothing` +
-	dirFlags + writeFlags + commonFlags
+	appendFlags + dirFlags + writeFlags + commonFlags
 
 func setupLog(c *call) func() error {
 	c.writeFlags()
+	c.flagsOfServer(false, "policy")
 	var e immutable.Event
 	var eventTime string
 	c.set.StringVar(&eventTime, "event-time", "", "")
@@ -51,14 +52,14 @@ func setupLog(c *call) func() error {
 }
 
 func logOne(c *call, e *immutable.Event) (err error) {
-	l, err := c.openWrite(false)
+	l, err := c.openAppender()
 	if err != nil {
 		return err
 	}
 	defer closing(l, &err)
 	rs, err := l.Append(c.ctx, *e)
 	if err != nil {
-		return err
+		return c.ofServer(err)
 	}
 	r := rs[0]
 	if c.json {

@@ -24,10 +24,11 @@ and its keys checks it without the log. The proof is checked before it is writte
   --out FILE             write the proof there, not to standard output; FILE must not exist. Once the log has changed its keys, the
                          chain of keys is written to FILE.epochs, where verify looks for it: hand both out
   --entry-out FILE       write the entry's line there; FILE must not exist
-  --policy FILE          say whether the witnesses of this policy have cosigned the proof's checkpoint, and when` + dirFlags + commonFlags
+  --policy FILE          say whether the witnesses of this policy have cosigned the proof's checkpoint, and when` + serverFlags + dirFlags + commonFlags
 
 func setupProve(c *call) func() error {
 	c.dirFlags()
+	c.flagsOfServer(true)
 	out := c.set.String("out", "", "")
 	entryOut := c.set.String("entry-out", "", "")
 	policy := c.set.String("policy", "", "")
@@ -63,7 +64,7 @@ type prover struct {
 
 func (p *prover) run() (err error) {
 	c := p.c
-	l, err := c.openRead()
+	l, err := c.openView()
 	if err != nil {
 		return err
 	}
@@ -74,9 +75,9 @@ func (p *prover) run() (err error) {
 	}
 	e, err := l.Entry(c.ctx, p.index)
 	var gone *immutable.RetiredError
-	if errors.As(err, &gone) && p.entryOut == "" { // what is kept of it is enough
+	if d, ok := l.(directory); ok && errors.As(err, &gone) && p.entryOut == "" { // what is kept of it is enough
 		c.remark("%s\n", err)
-		e.Leaf, err = l.LeafHash(c.ctx, p.index)
+		e.Leaf, err = d.LeafHash(c.ctx, p.index)
 	}
 	if err != nil {
 		return err
@@ -109,7 +110,7 @@ func (p *prover) run() (err error) {
 }
 
 // print answers with a receipt: log, index, leaf, checkpoint, who signed it, and how old the signatures of witnesses are.
-func (p *prover) print(l *immutable.Log, text []byte, got *proof.InclusionProof, checkpoint *proof.Checkpoint, e *immutable.Entry) error {
+func (p *prover) print(l view, text []byte, got *proof.InclusionProof, checkpoint *proof.Checkpoint, e *immutable.Entry) error {
 	c := p.c
 	signatures, err := p.signatures(l, got.Checkpoint)
 	if err != nil {
@@ -146,7 +147,7 @@ func (p *prover) print(l *immutable.Log, text []byte, got *proof.InclusionProof,
 
 // signatures lists the signature lines of the checkpoint; those by the log's keys and by the policy's witnesses are verified.
 // The log's own times prove nothing and are left out.
-func (p *prover) signatures(l *immutable.Log, note []byte) ([]fileSignature, error) {
+func (p *prover) signatures(l view, note []byte) ([]fileSignature, error) {
 	n, err := proof.ParseNote(note)
 	if err != nil {
 		return nil, err
@@ -181,7 +182,7 @@ func (p *prover) signatures(l *immutable.Log, note []byte) ([]fileSignature, err
 }
 
 // everyKey is the log key and the keys of every epoch.
-func everyKey(l *immutable.Log) ([]proof.Key, error) {
+func everyKey(l view) ([]proof.Key, error) {
 	keys, err := logKeys(l)
 	if err != nil {
 		return nil, err
@@ -204,7 +205,7 @@ func everyKey(l *immutable.Log) ([]proof.Key, error) {
 	return keys, nil
 }
 
-func logKeys(l *immutable.Log) ([]proof.Key, error) {
+func logKeys(l view) ([]proof.Key, error) {
 	var keys []proof.Key
 	for _, v := range l.VerifierKeys() {
 		k, err := proof.ParseKey(v)
@@ -217,7 +218,7 @@ func logKeys(l *immutable.Log) ([]proof.Key, error) {
 }
 
 // checkProof verifies what is about to be handed out as its receiver will.
-func checkProof(l *immutable.Log, text []byte, leaf immutable.Hash) (*proof.InclusionProof, proof.Checkpoint, error) {
+func checkProof(l view, text []byte, leaf immutable.Hash) (*proof.InclusionProof, proof.Checkpoint, error) {
 	p, err := proof.ParseInclusionProof(text)
 	if err != nil {
 		return nil, proof.Checkpoint{}, err

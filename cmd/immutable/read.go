@@ -20,6 +20,7 @@ Every entry is hashed again and proven against the log's tree before it is print
   immutable read 'failed login ip:203.0.113.42'
   immutable read --from 1000 --limit 50
   immutable read --json | jq .message
+  immutable read --server https://logs.example.com --key audit.vkeys
 
 Text is made safe for a terminal: control characters and those that reorder text are shown as escapes. --json prints
 {"index":N, …the entry's members…} with the bytes that were stored.
@@ -29,13 +30,14 @@ Text is made safe for a terminal: control characters and those that reorder text
   --until TIME           before
   --from INDEX           from this entry on; with --reverse, from it backwards
   --limit N              at most so many
-  --reverse              newest first` + dirFlags + commonFlags
+  --reverse              newest first` + serverFlags + dirFlags + commonFlags
 
 // timeLayout is how people are shown times: UTC, to the millisecond.
 const timeLayout = "2006-01-02T15:04:05.000Z"
 
 func setupRead(c *call) func() error {
 	c.dirFlags()
+	c.flagsOfServer(true)
 	var q immutable.Query
 	var levels levelList
 	var since, until string
@@ -65,7 +67,7 @@ func setupRead(c *call) func() error {
 }
 
 func readEntries(c *call, q *immutable.Query, filter *immutable.Filter) (err error) {
-	l, err := c.openRead()
+	l, err := c.openView()
 	if err != nil {
 		return err
 	}
@@ -177,10 +179,11 @@ Prints the entry at INDEX, hashed again and proven against the log's tree.
   immutable get 12 --json
   immutable get 12 --block --json
 
-  --block                print its block: {"index","timestamp","data","hash","previousHash"}` + dirFlags + commonFlags
+  --block                print its block: {"index","timestamp","data","hash","previousHash"}` + serverFlags + dirFlags + commonFlags
 
 func setupGet(c *call) func() error {
 	c.dirFlags()
+	c.flagsOfServer(true)
 	asBlock := c.set.Bool("block", false, "")
 	return func() error {
 		if err := c.arguments(1, 1, "one index"); err != nil {
@@ -195,7 +198,7 @@ func setupGet(c *call) func() error {
 }
 
 func getEntry(c *call, index uint64, asBlock bool) (err error) {
-	l, err := c.openRead()
+	l, err := c.openView()
 	if err != nil {
 		return err
 	}
@@ -286,10 +289,11 @@ committed, until it is interrupted. "immutable search -h" shows queries.
 
   -n N                   so many (default 10)
   -f                     follow
-  --level LEVEL[,LEVEL]  only these levels` + dirFlags + commonFlags
+  --level LEVEL[,LEVEL]  only these levels` + serverFlags + dirFlags + commonFlags
 
 func setupTail(c *call) func() error {
 	c.dirFlags()
+	c.flagsOfServer(true)
 	n := c.set.Int("n", 10, "")
 	follow := c.set.Bool("f", false, "")
 	var levels levelList
@@ -308,12 +312,17 @@ func setupTail(c *call) func() error {
 }
 
 func tailEntries(c *call, n int, follow bool, q immutable.Query, filter *immutable.Filter) (err error) {
-	l, err := c.openRead()
+	l, err := c.openView()
 	if err != nil {
 		return err
 	}
 	defer closing(l, &err)
-	next := l.Size()
+	next := uint64(0)
+	if follow {
+		if next, err = l.end(c.ctx); err != nil {
+			return err
+		}
+	}
 	if n > 0 {
 		var newest []immutable.Entry
 		var broken error // a damaged log's newest readable entries are printed all the same
@@ -339,7 +348,7 @@ func tailEntries(c *call, n int, follow bool, q immutable.Query, filter *immutab
 }
 
 // follow prints entries as they come. Being interrupted is how it ends.
-func (c *call) follow(l *immutable.Log, q immutable.Query, filter *immutable.Filter) error {
+func (c *call) follow(l view, q immutable.Query, filter *immutable.Filter) error {
 	if err := c.out.flush(); err != nil {
 		return err
 	}

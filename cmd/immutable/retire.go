@@ -11,8 +11,8 @@ import (
 const retireUsage = `immutable retire --older-than TIME (--cold DIR | --delete)
 
 Takes sealed segments out of the log whose entries are all older than TIME, the oldest first: they are moved to a cold directory, or
-deleted. Their leaf hashes and control entries stay, so every proof of their entries is still made and still verifies; an entry of the
-log, the tombstone, says what went, where, and why. While a legal hold is active nothing is retired: exit code 1.
+deleted. Their leaf hashes and control entries stay, so every proof of their entries is still made and still verifies; an entry of
+the log, the tombstone, says what went, where, and why. While a legal hold is active nothing is retired: exit code 1.
 
   immutable retire --older-than 365d --cold /archive/audit --reason "one year is over"
   immutable retire --older-than 10y --delete --reason "policy 7.3"

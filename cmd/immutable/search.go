@@ -43,7 +43,7 @@ The whole language with examples: docs/search.md.
   --by FIELD             the number of entries for each value of a field, such as level
   --histogram WIDTH      the number of entries in each stretch of time: 15m, 1h, 1d, 1w
   --verified             use no index: read and prove every entry in question
-  --explain              say what was skipped, read and found, and how long it took` + dirFlags + commonFlags
+  --explain              say what was skipped, read and found, and how long it took` + serverFlags + dirFlags + commonFlags
 
 // searchCall is one run of search.
 type searchCall struct {
@@ -60,6 +60,7 @@ type searchCall struct {
 
 func setupSearch(c *call) func() error {
 	c.dirFlags()
+	c.flagsOfServer(true, "explain")
 	s := &searchCall{call: c}
 	c.set.IntVar(&s.q.Limit, "limit", 0, "")
 	c.set.StringVar(&s.q.Cursor, "cursor", "", "")
@@ -83,6 +84,7 @@ func setupSearch(c *call) func() error {
 			return err
 		}
 		s.q.Explain = new(immutable.Explain)
+		s.explain = s.explain && !c.remote()
 		return s.run()
 	}
 }
@@ -115,7 +117,7 @@ func (c *call) query(q *immutable.Query) (*immutable.Filter, error) {
 }
 
 func (s *searchCall) run() (err error) {
-	l, err := s.openRead()
+	l, err := s.openView()
 	if err != nil {
 		return err
 	}
@@ -135,7 +137,7 @@ func (s *searchCall) run() (err error) {
 	return s.printEntries(l)
 }
 
-func (s *searchCall) printEntries(l *immutable.Log) error {
+func (s *searchCall) printEntries(l view) error {
 	n := 0
 	var last immutable.Entry
 	for e, err := range l.Search(s.ctx, s.q) {
@@ -238,7 +240,7 @@ func explainJSON(x *immutable.Explain) explanation {
 	}
 }
 
-func (s *searchCall) printCount(l *immutable.Log) error {
+func (s *searchCall) printCount(l view) error {
 	n, err := l.Count(s.ctx, s.q)
 	if err != nil {
 		return err
@@ -258,6 +260,9 @@ func (s *searchCall) printCount(l *immutable.Log) error {
 
 // source tells a person what a number stands on.
 func (s *searchCall) source(n immutable.Count) {
+	if s.remote() {
+		s.remark("the server counted: a number is its word\n")
+	}
 	if n.Sealed {
 		s.remark("sealed: signed indexes had a part in this; --verified reads every entry\n")
 	} else {
@@ -266,7 +271,7 @@ func (s *searchCall) source(n immutable.Count) {
 	s.explained()
 }
 
-func (s *searchCall) printCounts(l *immutable.Log) error {
+func (s *searchCall) printCounts(l view) error {
 	n, err := l.CountBy(s.ctx, s.q, s.by)
 	if err != nil {
 		var mistake *immutable.QueryError
@@ -337,7 +342,7 @@ func stretchOf(text string) (time.Duration, error) {
 	return time.ParseDuration(text)
 }
 
-func (s *searchCall) printHistogram(l *immutable.Log) error {
+func (s *searchCall) printHistogram(l view) error {
 	width, err := stretchOf(s.histogram)
 	if err != nil || width < time.Millisecond {
 		return s.usagef("--histogram %s is no width such as 15m, 1h, 1d or 1w, of at least 1ms", quote(s.histogram))

@@ -16,10 +16,11 @@ Prints what the log holds and how it does: entries and levels, sizes, the newest
   immutable stats --json | jq .totalEntries
   immutable stats --policy audit.policy --json | jq .witnessing
 
-  --policy FILE          say which witnesses of this policy have cosigned, and when (IMMUTABLE_POLICY)` + dirFlags + commonFlags
+  --policy FILE          say which witnesses of this policy have cosigned, and when (IMMUTABLE_POLICY)` + serverFlags + dirFlags + commonFlags
 
 func setupStats(c *call) func() error {
 	c.dirFlags()
+	c.flagsOfServer(true, "policy")
 	c.set.StringVar(&c.policy, "policy", "", "")
 	return func() error {
 		if err := c.arguments(0, 0, "no arguments"); err != nil {
@@ -30,7 +31,7 @@ func setupStats(c *call) func() error {
 }
 
 func printStats(c *call) (err error) {
-	l, err := c.openRead()
+	l, err := c.openView()
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 
 // exportTiles writes the log as C2SP tlog-tiles.
 func exportTiles(c *call, out string) error {
-	return c.withLog(func(l *immutable.Log) error {
+	return c.withView(func(l view) error {
 		bar := c.newProgress("exporting", "entries")
 		got, err := l.ExportTiles(c.ctx, out, bar.set)
 		bar.end()

@@ -33,6 +33,7 @@ A key that lies beside the log proves little. Give it what was kept elsewhere:
   immutable verify /backup/logs --no-head --receipt receipt.json --proof entry12.tlog-proof
   immutable verify proof-of-misbehaviour --key example.com/audit+1a2b3c4d+AbC…   what a witness has kept; 1 if it holds
   immutable verify --key auditor-keys --policy policy.txt --tsa-roots authorities.pem --entry 4711 --require-covered
+  immutable verify --server https://logs.example.com --key auditor-keys     the server's word, and what is verified from here
   immutable verify --json --alert http://alerts.internal:9093/hook || echo "exit $?"
 
   --key VKEY|FILE        verifier key that must be the log's, of any epoch, or a file of them, one a line; may be repeated
@@ -56,7 +57,7 @@ A key that lies beside the log proves little. Give it what was kept elsewhere:
                          three of them, separated by spaces
 
 Files are verified too, each by its kind:
-` + fileUsage + dirFlags + commonFlags
+` + fileUsage + appendFlags + dirFlags + commonFlags
 
 func setupVerify(c *call) func() error {
 	c.dirFlags()
@@ -77,6 +78,7 @@ func setupVerify(c *call) func() error {
 	c.set.IntVar(&o.Workers, "workers", 0, "")
 	alert := c.set.String("alert", "", "")
 	files := fileFlags(c)
+	c.flagsOfServer(false)
 	return func() error {
 		if err := c.arguments(0, 1, "at most one directory"); err != nil {
 			return err
@@ -85,7 +87,13 @@ func setupVerify(c *call) func() error {
 		if err != nil && *alert != "" {
 			return err
 		}
+		if len(c.args) == 1 && !c.given["server"] {
+			c.server.url = "" // what is named is here, whatever the environment says
+		}
 		err = func() error {
+			if c.remote() {
+				return files.server(&o, keys, checkpoints, receipts, *policy, *require)
+			}
 			kind, err := files.kind()
 			if err != nil {
 				return err

@@ -25,8 +25,8 @@ const fileUsage = `
   immutable verify all.jsonl --checkpoint monday.txt                        an export (` + "`immutable export`" + `)
   immutable verify /srv/www/audit --key auditor-keys                        an export (` + "`immutable export tiles`" + `)
   immutable verify --page --out verifier.html        the page that verifies bundles, without one
-  immutable verify DIR --from siem.jsonl             a copy in another system (` + "`immutable export --format marked`" + `): what was changed there,
-                                                     and what is missing
+  immutable verify DIR --from siem.jsonl             a copy in another system (` + "`immutable export --format marked`" + `): what was
+                                                     changed there, and what is missing
 
   --from FILE            JSON objects, one a line, each with the member immutable that says which entry it is; - is standard input
   --query QUERY          of --from: the copy was supposed to take only these entries
@@ -153,6 +153,9 @@ func (v *fileVerifier) applies(kind string) error {
 			if f.Value.String() == v.c.getenv(envName(f.Name)) {
 				return
 			}
+		}
+		if slices.Contains(serverFlagNames, f.Name) {
+			return // of the environment: this is here
 		}
 		if !slices.Contains(flagsOf[kind], f.Name) {
 			unused = append(unused, "--"+f.Name)
