@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -295,5 +296,50 @@ func TestReportListsWhatIsRetired(t *testing.T) {
 	rep = a.verify(t, VerifyOptions{Indexes: true, Cold: coldDir})
 	if rep.Verdict != Proven || rep.RetiredEntries != two.End-two.First || rep.Retired[0].Read != "cold" || rep.Retired[1].Read != "" {
 		t.Errorf("with the copy: %s %v %+v", rep.Verdict, rep.Findings, rep.Retired)
+	}
+}
+
+// TestOpenHoldsRetirementToItsTombstone opens logs in which an archive is missing that no entry retired, and one in which what
+// is kept was changed before the archive went.
+func TestOpenHoldsRetirementToItsTombstone(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	a := newAged(t)
+	_, err := a.l.writeLeaves(ctx, a.l.firstSealed())
+	must(t, err)
+	must(t, a.l.Close())
+	removeSealed(t, a.d, 0)
+	var corrupt *CorruptError
+	if _, err := Open(diskDir, diskConfig(a.d, a.c)); !errors.As(err, &corrupt) || !strings.Contains(corrupt.What, "no entry says that the segment was retired") {
+		t.Errorf("open for writing: %v", err)
+	}
+	cfg := diskConfig(a.d, a.c)
+	cfg.ReadOnly = true
+	l, err := Open(diskDir, cfg)
+	must(t, err)
+	if _, err := l.Entry(ctx, 3); !errors.As(err, &corrupt) || !strings.Contains(corrupt.What, "no entry says that the segment was retired") {
+		t.Errorf("an entry: %v", err)
+	}
+	must(t, l.Close())
+
+	a = newAged(t)
+	a.d.SetFail(func(op vfstest.Op) error {
+		if op.Kind == vfstest.OpRemove && strings.HasSuffix(op.Name, ".zst") {
+			return errors.New("the disk says no")
+		}
+		return nil
+	})
+	if _, err := a.l.Retire(ctx, 0, RetireOptions{Delete: true}); err == nil {
+		t.Fatal("nothing failed")
+	}
+	a.d.SetFail(nil)
+	must(t, a.l.Close())
+	edit(t, a.d, leaves0, func(b []byte) []byte { b[200] ^= 1; return b })
+	a.open(t)
+	if _, err := a.d.Stat(archive0); err != nil {
+		t.Fatalf("the archive went although what was kept of it is damaged: %v", err)
+	}
+	if e, err := a.l.Entry(ctx, 3); err != nil || !bytes.Equal(e.Line, a.lines[3].Line) {
+		t.Errorf("entry 3: %v", err)
 	}
 }
