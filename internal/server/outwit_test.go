@@ -6,7 +6,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -139,5 +142,34 @@ func TestReadingHoldsIsOnRecord(t *testing.T) {
 	}
 	if !found {
 		t.Error("nobody knows who read the holds")
+	}
+}
+
+// A revocation that the disk did not take says that it has to be made again: after a restart the token would be good.
+func TestRevocationThatIsNotDurableSaysSo(t *testing.T) {
+	sv := serve(t, nil)
+	token := sv.token("default", tenant.TokenSpec{Role: tenant.Reader})
+	id := strings.Split(token, "_")[1]
+	inTheWay := filepath.Join(sv.dir, "tenants", "default", "tokens.json.tmp")
+	if err := os.MkdirAll(filepath.Join(inTheWay, "not empty"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	revoke := func() got { return sv.do("DELETE", "/api/v1/tenants/default/tokens/"+id, sv.root, nil) }
+	if p := revoke().problem(t, "record-failed"); !strings.Contains(fmt.Sprint(p["detail"]), "revoke it again") {
+		t.Errorf("a revocation that is not durable answers %v", p)
+	}
+	sv.do("GET", mainLog+"/entries", token, nil).problem(t, "unauthenticated")
+	if err := os.RemoveAll(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	revoke().want(t, http.StatusNoContent, nil)
+}
+
+// A full disk is told as such by everything that writes, not as a fault of the server.
+func TestFullDiskIsNoFaultOfTheServer(t *testing.T) {
+	for _, err := range []error{syscall.ENOSPC, fmt.Errorf("seal: %w", &os.PathError{Op: "write", Path: "x", Err: syscall.ENOSPC})} {
+		if p := known(err); p == nil || p.kind.code != "no-space" || strings.Contains(p.detail, "x") {
+			t.Errorf("%v is %v", err, p)
+		}
 	}
 }

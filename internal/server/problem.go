@@ -17,6 +17,7 @@ import (
 	"github.com/tree-of-life-system/immutable"
 	"github.com/tree-of-life-system/immutable/internal/access"
 	"github.com/tree-of-life-system/immutable/internal/tenant"
+	"github.com/tree-of-life-system/immutable/internal/vfs"
 )
 
 // kind is one kind of problem. Its code is part of the API: it is in every answer, docs/http-api.md explains it, and it never
@@ -166,6 +167,9 @@ func known(err error) *problem {
 	if _, ok := errors.AsType[*tenant.UnavailableError](err); ok { // before what it wraps, which is for the server's log
 		return fault("log-unavailable", "the log, or its tenant, could not be opened; GET on the log's settings and the server's own log say why")
 	}
+	if errors.Is(err, tenant.ErrNotKept) { // before what it wraps: it is more than a record that is missing
+		return fault("record-failed", tenant.ErrNotKept.Error()+": revoke it again, when the disk has room and can be written")
+	}
 	if _, ok := errors.AsType[*tenant.RecordError](err); ok {
 		return fault("record-failed", "the access could not be recorded, and this tenant demands it")
 	}
@@ -192,6 +196,9 @@ func known(err error) *problem {
 		if errors.Is(err, c.is) {
 			return fault(c.code, detailOf(c.code, err))
 		}
+	}
+	if vfs.IsNoSpace(err) {
+		return fault("no-space", detailOf("no-space", err))
 	}
 	if errors.Is(err, tenant.ErrNotFound) || errors.Is(err, immutable.ErrNotFound) {
 		return fault("not-found", nothingHere)

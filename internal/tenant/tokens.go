@@ -53,6 +53,9 @@ type Token struct {
 // live says whether the token still authenticates.
 func (k *Token) live(now time.Time) bool { return k.Revoked.IsZero() && !expired(k.Expires, now) }
 
+// ErrNotKept is wrapped where a token was revoked and the disk did not take it: it has to be revoked again.
+var ErrNotKept = errors.New("the token is refused from now on, but would be valid after a restart")
+
 // AuthError says why nobody was authenticated. It wraps ErrUnauthenticated; its text tells no more than the caller knows.
 type AuthError struct {
 	Kind   string // "missing", "malformed", "unknown", "forged", "expired", "revoked", "suspended"; of package access also others
@@ -459,7 +462,7 @@ func (st *tokenStore) revoke(ctx context.Context, t *Tenant, by *Principal, id s
 	}
 	err := st.write(st.list) // again where an earlier try failed
 	if err != nil {
-		err = fmt.Errorf("the token is refused from now on, but would be valid after a restart: %w; revoke it again", err)
+		err = fmt.Errorf("%w: %w; revoke it again", ErrNotKept, err)
 	}
 	return errors.Join(err, t.Record(ctx, by, TokenRevoke, immutable.Fields{"token": id, "name": st.list[i].Name}))
 }
