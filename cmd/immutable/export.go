@@ -6,6 +6,7 @@ import (
 
 	"github.com/tree-of-life-system/immutable"
 	"github.com/tree-of-life-system/immutable/internal/export"
+	"github.com/tree-of-life-system/immutable/internal/server"
 	"github.com/tree-of-life-system/immutable/proof"
 )
 
@@ -14,6 +15,7 @@ const exportUsage = `immutable export [tiles OUT]
 Prints the whole log, or a part of it, proven while it is read:
 
   jsonl       each entry's line exactly as it was hashed
+  csv         RFC 4180 with a header and the leaf hash; cells that a spreadsheet would run as formulas get a ' in front
   marked      {"immutable":{"origin","index","leaf"},"entry":…}, one a line, for other systems: ` + "`immutable verify --from`" + ` compares
               their copy with the log later
   blockchain  the earlier system's blockchain.json: an array of {"index","timestamp","data","hash","previousHash"}, data = the entry's
@@ -31,7 +33,7 @@ Beside the tiles lies the file epochs, once the log has changed its keys: what l
   immutable export --format blockchain > blockchain.json
   immutable export --from 1000 --limit 1000
 
-  --format FORMAT        jsonl, marked, blockchain, log or index (default jsonl)
+  --format FORMAT        jsonl, csv, marked, blockchain, log or index (default jsonl)
   --from INDEX           from this entry on
   --limit N              at most so many` + serverFlags + dirFlags + commonFlags
 
@@ -56,10 +58,11 @@ func setupExport(c *call) func() error {
 			return c.usagef("--limit is at least 1")
 		}
 		x := &exporter{c: c}
-		write, ok := map[string]func(*immutable.Entry) ([]byte, error){"jsonl": jsonLine, "marked": x.marked, "blockchain": x.block, "log": sketchLine, "index": x.indexed}[*format]
+		write, ok := map[string]func(*immutable.Entry) ([]byte, error){"jsonl": jsonLine, "csv": csvLine, "marked": x.marked, "blockchain": x.block, "log": sketchLine, "index": x.indexed}[*format]
 		if !ok {
-			return c.usagef("--format is jsonl, marked, blockchain, log or index, not %s", quote(*format))
+			return c.usagef("--format is jsonl, csv, marked, blockchain, log or index, not %s", quote(*format))
 		}
+		x.head = map[string]string{"csv": server.CSVColumns + "\r\n"}[*format]
 		x.array = *format == "blockchain" || *format == "index"
 		return c.withView(func(l view) error {
 			x.l = l
@@ -72,6 +75,7 @@ type exporter struct {
 	c      *call
 	l      view
 	array  bool
+	head   string
 	offset int64 // in the immutable.log that index describes
 
 	chain   proof.Hash // after the block before
@@ -87,6 +91,7 @@ func (x *exporter) run(q *immutable.Query, write func(*immutable.Entry) ([]byte,
 	}
 	n := uint64(0)
 	separator := ""
+	x.c.out.raw(x.head)
 	if x.array {
 		x.c.out.raw("[")
 		separator = "\n"
@@ -119,6 +124,8 @@ func (x *exporter) run(q *immutable.Query, write func(*immutable.Entry) ([]byte,
 func jsonLine(e *immutable.Entry) ([]byte, error) {
 	return append(append(make([]byte, 0, len(e.Line)+1), e.Line...), '\n'), nil
 }
+
+func csvLine(e *immutable.Entry) ([]byte, error) { return server.AppendCSV(nil, e) }
 
 func (x *exporter) marked(e *immutable.Entry) ([]byte, error) {
 	return export.AppendLine(nil, x.l.Origin(), e), nil

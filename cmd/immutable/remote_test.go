@@ -170,7 +170,7 @@ func TestCommandsSayTheSameOnAServer(t *testing.T) {
 		"search --histogram 1d --json", "tail", "tail -n 3 --json", "tail -n 0", "get 12", "get 12 --json", "get 12 --block --json", "get 0 --block", "get 9999 --json",
 		"prove 12", "prove 12 --json", "checkpoint", "checkpoint --json", "checkpoint list", "checkpoint compare 5 300 --json", "checkpoint compare 300 5",
 		"key show", "key show --current", "key show --json", "key chain", "key chain --json",
-		"export", "export --format marked --from 10 --limit 20", "export --format blockchain --from 5 --limit 5", "export --format log --limit 3", "export --format index --limit 3",
+		"export", "export --format csv", "export --format marked --from 10 --limit 20", "export --format blockchain --from 5 --limit 5", "export --format log --limit 3", "export --format index --limit 3",
 		"hold --json", "search (", "search --by nothing.here.at.all",
 	} {
 		args := strings.Fields(line)
@@ -258,6 +258,30 @@ func TestWriterTokenIsEnoughToAppend(t *testing.T) {
 	mustRun(t, r.env, []byte("one\ntwo\n"), "append", "--token-file", file)
 	if got := run(t, r.env, nil, "read", "--token-file", file); got.code != exitUnknown || len(got.out) > 0 {
 		t.Errorf("a writer reads: %d %s%s", got.code, got.out, got.errOut)
+	}
+}
+
+func TestTokenOfSomeLevelsReadsThose(t *testing.T) {
+	r := serveForCommands(t)
+	r.fill(t, 50)
+	tn, err := r.in.Tenant("default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, _, err := tn.CreateToken(t.Context(), tenant.Local("test"), tenant.TokenSpec{Name: "r", Role: tenant.Reader, Levels: []immutable.Level{immutable.Security}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.env["IMMUTABLE_TOKEN"] = plain
+	got := mustRun(t, r.env, nil, "read", "--json", "--key", r.key)
+	if n := bytes.Count(got.out, []byte("\n")); n != 5 || bytes.Count(got.out, []byte(`"SECURITY"`)) != 5 || !bytes.Contains(got.errOut, []byte("SECURITY only")) {
+		t.Errorf("%d entries: %s%s", n, got.out, got.errOut)
+	}
+	if got := mustRun(t, r.env, nil, "search", "--count"); string(got.out) != "5\n" {
+		t.Errorf("count: %s%s", got.out, got.errOut)
+	}
+	if got := run(t, r.env, nil, "export", "tiles", filepath.Join(t.TempDir(), "x"), "--key", r.key); got.code != exitUnknown {
+		t.Errorf("tiles: %d %s%s", got.code, got.out, got.errOut)
 	}
 }
 
@@ -354,9 +378,9 @@ func TestVerifySaysWhoseWordItIs(t *testing.T) {
 	}
 	type answer struct {
 		Server struct {
-			Pinned           bool
-			Verdict          string
-			Checked          []string
+			Pinned  bool
+			Verdict string
+			Checked []string
 		}
 	}
 	for _, test := range []struct {

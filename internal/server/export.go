@@ -44,8 +44,8 @@ var exportFormats = map[string]exportFormat{
 	"marked": {"application/x-ndjson", ".jsonl", "", func(dst []byte, origin string, e *immutable.Entry) ([]byte, error) {
 		return export.AppendLine(dst, origin, e), nil
 	}},
-	"csv": {"text/csv; charset=utf-8; header=present", ".csv", csvColumns + "\r\n", func(dst []byte, _ string, e *immutable.Entry) ([]byte, error) {
-		return csvRow(dst, e)
+	"csv": {"text/csv; charset=utf-8; header=present", ".csv", CSVColumns + "\r\n", func(dst []byte, _ string, e *immutable.Entry) ([]byte, error) {
+		return AppendCSV(dst, e)
 	}},
 }
 

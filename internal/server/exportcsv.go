@@ -11,13 +11,13 @@ import (
 	"github.com/tree-of-life-system/immutable/internal/entry"
 )
 
-// csvColumns are the columns of an export as CSV, always all of them. metadata, producer, blob, encrypted and control are JSON
+// CSVColumns are the columns of an export as CSV, always all of them. metadata, producer, blob, encrypted and control are JSON
 // as the entry has it; what an entry does not have is empty.
-const csvColumns = "index,id,timestamp,level,message,metadata,hostname,pid,eventTime,traceId,spanId,idempotencyKey,producer,blob,encrypted,control,leaf"
+const CSVColumns = "index,id,timestamp,level,message,metadata,hostname,pid,eventTime,traceId,spanId,idempotencyKey,producer,blob,encrypted,control,leaf"
 
-// csvRow appends an entry as a record of RFC 4180, ended by CR LF. Nothing is lost: entry's line can be made again from it, and
+// AppendCSV appends an entry as a record of RFC 4180, ended by CR LF. Nothing is lost: entry's line can be made again from it, and
 // has the leaf hash in the last column.
-func csvRow(dst []byte, e *immutable.Entry) ([]byte, error) {
+func AppendCSV(dst []byte, e *immutable.Entry) ([]byte, error) {
 	var l entry.Line
 	if err := entry.Decode(e.Line, &l); err != nil {
 		return dst, fmt.Errorf("entry %d: %w", e.Index, err)

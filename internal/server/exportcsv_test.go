@@ -115,14 +115,14 @@ func TestCSVRowsHoldEveryByteOfAnEntry(t *testing.T) {
 	if err := l.RotateKeys(ctx); err != nil { // an entry that the log itself writes
 		t.Fatal(err)
 	}
-	data := []byte(csvColumns + "\r\n")
+	data := []byte(CSVColumns + "\r\n")
 	n := 0
 	var err error
 	for e, eerr := range l.Entries(ctx, immutable.Query{}) {
 		if eerr != nil {
 			t.Fatal(eerr)
 		}
-		if data, err = csvRow(data, &e); err != nil {
+		if data, err = AppendCSV(data, &e); err != nil {
 			t.Fatal(err)
 		}
 		n++
@@ -133,7 +133,7 @@ func TestCSVRowsHoldEveryByteOfAnEntry(t *testing.T) {
 	}
 	controls := 0
 	for _, row := range rows[1:] {
-		if len(row) != strings.Count(csvColumns, ",")+1 {
+		if len(row) != strings.Count(CSVColumns, ",")+1 {
 			t.Fatalf("%d cells: %q", len(row), row)
 		}
 		line := lineOf(t, row)
