@@ -99,6 +99,55 @@ func TestGuardIsSilentWhileSegmentsAreRetiredAndRestored(t *testing.T) {
 	}
 }
 
+// TestGuardReadsOnWhileItsSegmentIsRetired retires a segment, and brings it back, between two pieces that are read of it.
+func TestGuardReadsOnWhileItsSegmentIsRetired(t *testing.T) {
+	for _, back := range []bool{false, true} {
+		l, g := guarded(t)
+		first, cold, once := l.SealedSegments()[0], t.TempDir(), true
+		err := g.Segment(t.Context(), first, func(int) error {
+			if !once {
+				return nil
+			}
+			once = false
+			// Whatever is read next is missing, or of the next time that the segment is there.
+			_, err := l.Retire(t.Context(), first, RetireOptions{ColdDir: cold})
+			if err == nil && back {
+				_, err = l.Restore(t.Context(), RestoreOptions{})
+			}
+			return err
+		})
+		if err != nil || once {
+			t.Errorf("brought back %t: %v", back, err)
+		}
+		name := fmt.Sprintf("index/%020d.seal", first)
+		if err := g.compareSealed(t.Context(), name, first, ".seal", func(int) error { return nil }); err != nil {
+			t.Errorf("brought back %t: the seal: %v", back, err)
+		}
+	}
+}
+
+// TestGuardForgivesWhatARetirementTakesFromUnderIt lets a file go while it is compared.
+func TestGuardForgivesWhatARetirementTakesFromUnderIt(t *testing.T) {
+	l, g := guarded(t)
+	first := l.SealedSegments()[0]
+	name := fmt.Sprintf("archive/%020d.jsonl.zst", first)
+	lost := errors.New("the file went")
+	called := false
+	pace := func(int) error {
+		called = true
+		if _, err := l.Retire(t.Context(), first, RetireOptions{Delete: true}); err != nil {
+			t.Error(err)
+		}
+		return lost
+	}
+	if err := g.sealed(t.Context(), name, pace); err != nil || !called {
+		t.Errorf("got %v: the segment is retired", err)
+	}
+	if err := g.Segment(t.Context(), first, nil); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestGuardNamesLeavesThatWereTamperedWith changes, deletes and replaces what is kept of a retired segment.
 func TestGuardNamesLeavesThatWereTamperedWith(t *testing.T) {
 	l, g := guarded(t)

@@ -428,14 +428,15 @@ func (g *Guard) digest(ctx context.Context, name string, pace func(int) error) (
 		n, err := f.ReadAt(buf, length)
 		h.Write(buf[:n])
 		length += int64(n)
-		if errors.Is(err, io.EOF) {
-			return [sha256.Size]byte(h.Sum(nil)), length, nil
-		}
-		if err == nil {
+		last := errors.Is(err, io.EOF)
+		if err == nil || last {
 			err = pace(n)
 		}
 		if err != nil {
 			return sum, length, err
+		}
+		if last {
+			return [sha256.Size]byte(h.Sum(nil)), length, nil
 		}
 	}
 }
