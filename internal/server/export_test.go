@@ -78,7 +78,7 @@ func TestExportsHoldExactlyWhatIsSelected(t *testing.T) {
 		}
 		body, _, n, err = sv.export(mainLog+"/export?format=csv"+c.parameters, sv.root)
 		rows, ok := readCSV(string(body))
-		if err != nil || !ok || len(rows) != len(want)+1 || n != fmt.Sprint(len(want)) || strings.Join(rows[0], ",") != csvColumns {
+		if err != nil || !ok || len(rows) != len(want)+1 || n != fmt.Sprint(len(want)) || strings.Join(rows[0], ",") != CSVColumns {
 			t.Fatalf("csv%s: %d rows, %v", c.parameters, len(rows), err)
 		}
 		for i, row := range rows[1:] {
