@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // budget is something scarce that requests of all tenants share. No tenant holds more than a quarter of it, or one request's
@@ -49,6 +50,18 @@ func (b *budget) take(ctx context.Context, tenant string, n int64) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// placeToSearch waits until the tenant may search: a search takes every core there is for as long as it lasts, so that a tenant which
+// asks for many at once waits for itself, and the others' appends do not wait for it. A place is taken before memory, never behind it.
+func (r *request) placeToSearch() (done func(), err error) {
+	ctx, cancel := context.WithTimeout(r.Context(), r.limits().Patience)
+	defer cancel()
+	name := r.tenant.Name()
+	if err := r.s.searches.take(ctx, name, 1); err != nil {
+		return nil, fault("busy", "too many searches are under way, of this tenant or of all").after(time.Second)
+	}
+	return sync.OnceFunc(func() { r.s.searches.give(name, 1) }), nil
 }
 
 // give returns what was taken.

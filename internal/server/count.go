@@ -60,13 +60,19 @@ func (r *request) count(what string, run func(q immutable.Query) (immutable.Coun
 }
 
 func countEntries(r *request) error {
+	done, err := r.placeToSearch()
+	if err != nil {
+		return err
+	}
+	defer done()
 	size := r.log.Size()
 	var out counted
-	err := r.count("count", func(q immutable.Query) (immutable.Count, error) {
+	err = r.count("count", func(q immutable.Query) (immutable.Count, error) {
 		c, err := r.log.Count(r.Context(), q)
 		out = countOf(c, size)
 		return c, err
 	})
+	done() // what is left is the client's pace
 	if err != nil {
 		return err
 	}
@@ -89,6 +95,11 @@ func countEntriesBy(r *request) error {
 	if err != nil {
 		return err
 	}
+	done, err := r.placeToSearch()
+	if err != nil {
+		return err
+	}
+	defer done()
 	give, err := r.takeMemory(countMemory)
 	if err != nil {
 		return err
@@ -101,6 +112,7 @@ func countEntriesBy(r *request) error {
 		c, err = r.log.CountBy(r.Context(), q, by)
 		return c.Count, err
 	})
+	done() // what is left is the client's pace
 	if err != nil {
 		return tooMany(err)
 	}
@@ -124,6 +136,11 @@ func histogram(r *request) error {
 	if err != nil || width < least {
 		return fault("bad-parameter", fmt.Sprintf("width: want a duration such as 1h or 15m, at least %s, not %q", least, r.param("width")))
 	}
+	done, err := r.placeToSearch()
+	if err != nil {
+		return err
+	}
+	defer done()
 	give, err := r.takeMemory(countMemory)
 	if err != nil {
 		return err
@@ -136,6 +153,7 @@ func histogram(r *request) error {
 		h, err = r.log.Histogram(r.Context(), q, width)
 		return h.Count, err
 	})
+	done() // what is left is the client's pace
 	if err != nil {
 		return tooMany(err)
 	}

@@ -173,3 +173,28 @@ func TestFullDiskIsNoFaultOfTheServer(t *testing.T) {
 		}
 	}
 }
+
+// A tenant that searches with all its might waits for itself: it has one of four places, and the others theirs.
+func TestSearchesOfOneTenantLeaveRoomForOthers(t *testing.T) {
+	sv := serve(t, func(o *Options) {
+		o.Limits.Searches, o.Limits.Patience = 4, 200*time.Millisecond
+	})
+	sv.tenant(tenant.TenantSettings{Name: "acme"})
+	if !sv.s.searches.try("default", 1) {
+		t.Fatal("there is no place at the start")
+	}
+	for _, path := range []string{"/entries?q=a", "/entries?level=INFO", "/count", "/counts?by=level", "/histogram?width=1h"} {
+		sv.get(mainLog+path).problem(t, "busy")
+		sv.get("/api/v1/tenants/acme/logs/main"+path).want(t, 200, nil)
+	}
+	sv.get(mainLog+"/entries").want(t, 200, nil) // no search
+	sv.s.searches.give("default", 1)
+	for _, path := range []string{"/entries?q=a", "/count", "/counts?by=level", "/histogram?width=1h", "/counts?by=level", "/count"} {
+		sv.get(mainLog+path).want(t, 200, nil)
+	}
+	sv.s.searches.mu.Lock()
+	defer sv.s.searches.mu.Unlock()
+	if len(sv.s.searches.held) != 0 {
+		t.Errorf("places are not given back: %v", sv.s.searches.held)
+	}
+}

@@ -110,6 +110,13 @@ func (p *page) release() {
 
 func (p *page) collect() error {
 	p.out = append((*pages.Get().(*[]byte))[:0], `{"entries":[`...)
+	if q := &p.q; q.Text != "" || len(q.Levels) > 0 || !q.Since.IsZero() || !q.Until.IsZero() { // else it is a few groups
+		done, err := p.r.placeToSearch()
+		if err != nil {
+			return err
+		}
+		defer done()
+	}
 	var last immutable.Entry
 	for e, err := range p.r.log.Search(p.r.Context(), p.q) {
 		if err != nil {

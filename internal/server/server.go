@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -69,6 +70,9 @@ type Limits struct {
 	Ingests int64
 	// Exports is how many exports are written at once: 32, a quarter of it by one tenant. The next one is told to come back.
 	Exports int64
+	// Searches is how many searches and counts run at once: two for each core, a quarter of it, or one, by one tenant. The next
+	// one waits for Patience.
+	Searches int64
 	// Streams is how many streams there are at once, of all tenants: 10,000.
 	Streams int
 	// Heartbeat is how long a stream says nothing: 15 s.
@@ -99,6 +103,9 @@ func (l Limits) withDefaults() Limits {
 	if l.Exports == 0 {
 		l.Exports = 32
 	}
+	if l.Searches == 0 {
+		l.Searches = 2 * int64(runtime.GOMAXPROCS(0))
+	}
 	if l.Streams == 0 {
 		l.Streams = 10_000
 	}
@@ -119,6 +126,8 @@ type Server struct {
 	memory  *budget // bytes of large JSON bodies and answers
 	ingests *budget // NDJSON bodies that are being read
 	exports *budget // exports that are being written
+
+	searches *budget // searches and counts under way
 	streams *streams
 	changes sync.Mutex // one change of settings at a time: what a patch is applied to stays as it is until then
 
@@ -142,6 +151,7 @@ func New(o Options) *Server {
 	s := &Server{o: o, mux: http.NewServeMux(), table: routes(), memory: newBudget(o.Limits.BodyMemory), ingests: newBudget(o.Limits.Ingests)}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.exports, s.streams = newBudget(o.Limits.Exports), newStreams(s)
+	s.searches = newBudget(o.Limits.Searches)
 	resources := map[string]resource{}
 	for i := range s.table {
 		rt := &s.table[i]
