@@ -260,12 +260,13 @@ func (s *searchCall) printCount(l view) error {
 
 // source tells a person what a number stands on.
 func (s *searchCall) source(n immutable.Count) {
-	if s.remote() {
-		s.remark("the server counted: a number is its word\n")
-	}
-	if n.Sealed {
+	switch {
+	case s.remote():
+		s.remark("the server counted, and says: %s\n", n.Source())
+		return
+	case n.Sealed:
 		s.remark("sealed: signed indexes had a part in this; --verified reads every entry\n")
-	} else {
+	default:
 		s.remark("verified: every entry in question was read and proven\n")
 	}
 	s.explained()
