@@ -128,8 +128,8 @@ type Server struct {
 	exports *budget // exports that are being written
 
 	searches *budget // searches and counts under way
-	streams *streams
-	changes sync.Mutex // one change of settings at a time: what a patch is applied to stays as it is until then
+	streams  *streams
+	changes  sync.Mutex // one change of settings at a time: what a patch is applied to stays as it is until then
 
 	stopping context.Context // ends when Shutdown begins
 	stop     context.CancelFunc
