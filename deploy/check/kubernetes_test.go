@@ -66,8 +66,12 @@ func (m *manifests) add(doc []byte) error {
 
 func newManifests() *manifests {
 	return &manifests{
-		map[string]*appsv1.StatefulSet{}, map[string]*corev1.Service{}, map[string]*corev1.ConfigMap{},
-		map[string]*networkingv1.NetworkPolicy{}, map[string]*policyv1.PodDisruptionBudget{}, map[string]*monitoring.ServiceMonitor{},
+		map[string]*appsv1.StatefulSet{},
+		map[string]*corev1.Service{},
+		map[string]*corev1.ConfigMap{},
+		map[string]*networkingv1.NetworkPolicy{},
+		map[string]*policyv1.PodDisruptionBudget{},
+		map[string]*monitoring.ServiceMonitor{},
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -89,10 +90,8 @@ func (a *all) walk(rel string) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range names {
-		if name == identity.LogName {
-			return a.log(rel)
-		}
+	if slices.Contains(names, identity.LogName) {
+		return a.log(rel)
 	}
 	for _, name := range names {
 		sub := path.Join(rel, name)
@@ -130,14 +129,14 @@ func (a *all) log(rel string) error {
 		}
 		r, err = Run(a.ctx, o)
 	}
-	if cerr := a.ctx.Err(); cerr != nil {
-		return cerr
-	}
-	if err != nil {
+	switch {
+	case a.ctx.Err() != nil:
+		return a.ctx.Err()
+	case err != nil:
 		a.rep.Failed[rel] = err.Error()
-		return nil
+	default:
+		a.rep.Logs = append(a.rep.Logs, *r)
 	}
-	a.rep.Logs = append(a.rep.Logs, *r)
 	return nil
 }
 
@@ -281,15 +280,15 @@ func (r *restoreAll) log(rel string) error {
 		return err
 	}
 	res, err := Restore(r.ctx, o)
-	if cerr := r.ctx.Err(); cerr != nil {
-		return cerr
-	}
-	if err != nil {
+	switch {
+	case r.ctx.Err() != nil:
+		return r.ctx.Err()
+	case err != nil:
 		r.failed[rel] = err
-		return nil
+	default:
+		res.Earlier = earlier
+		r.restored = append(r.restored, *res)
 	}
-	res.Earlier = earlier
-	r.restored = append(r.restored, *res)
 	return nil
 }
 

@@ -113,12 +113,12 @@ func TestTamperedCopyIsNamed(t *testing.T) {
 		{"all deleted but the ends", [][]byte{lines[0], lines[39]}, "", "[{1 38}]"},
 	} {
 		r := checkCopy(t, l, tt.lines, export.CopyOptions{})
-		changed := ""
+		var changed strings.Builder
 		for _, f := range r.Changed {
-			changed += fmt.Sprintf("line %d+1 index %d: %s", f.Line-1, f.Index, f.What)
+			fmt.Fprintf(&changed, "line %d+1 index %d: %s", f.Line-1, f.Index, f.What)
 		}
-		if r.Agrees() || !strings.HasPrefix(changed, tt.changed) || tt.changed == "" && changed != "" || fmt.Sprint(r.Missing) != tt.missing {
-			t.Errorf("%s: changed %q, missing %v; want %q, %s", tt.name, changed, r.Missing, tt.changed, tt.missing)
+		if r.Agrees() || !strings.HasPrefix(changed.String(), tt.changed) || tt.changed == "" && changed.String() != "" || fmt.Sprint(r.Missing) != tt.missing {
+			t.Errorf("%s: changed %q, missing %v; want %q, %s", tt.name, changed.String(), r.Missing, tt.changed, tt.missing)
 		}
 	}
 	// The tail shows only where all of the log is asked for.

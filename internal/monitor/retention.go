@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"time"
 
@@ -184,9 +185,7 @@ func (m *Monitor) reportRetention(ctx context.Context, l *tenant.Log, by *tenant
 // refuse records that a hold keeps what has expired.
 func (m *Monitor) refuse(l *tenant.Log, by *tenant.Principal, plan immutable.Fields, held *immutable.HeldError) error {
 	f := immutable.Fields{}
-	for name, v := range plan {
-		f[name] = v
-	}
+	maps.Copy(f, plan)
 	var ids []string
 	for _, h := range held.Holds[:min(len(held.Holds), maxFindings)] {
 		ids = append(ids, h.ID)

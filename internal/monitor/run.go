@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -190,9 +191,7 @@ func (m *Monitor) Status(l *tenant.Log) Status {
 	}
 	if len(s.counts) > 0 {
 		out.Verifications = make(map[string]uint64, len(s.counts))
-		for k, v := range s.counts {
-			out.Verifications[k] = v
-		}
+		maps.Copy(out.Verifications, s.counts)
 	}
 	return out
 }
