@@ -16,7 +16,14 @@ import (
 const (
 	readWindow    = time.Second // within which reads of one kind become one record
 	maxWindows    = 10_000      // kinds of reads of one tenant within a window; more wait
-	maxFilter     = 4096        // bytes of a filter that are recorded as they are; of a longer one the beginning and the hash
+	maxFilter     = 1024        // bytes of a filter that are recorded as they are; of a longer one the beginning and the hash
+	shortFilter   = 128         // bytes of a filter that the record of the end of reads repeats; of a longer one the hash
+
+	// Reads of ever new kinds by one principal: each is recorded durably, so that nobody who may only read can fill the disk. Beyond the
+	// first kindsBurst they come at this rate; the others wait.
+	kindsPerSecond = 50
+	kindsBurst     = 500
+	maxReaders     = 10_000 // principals of one tenant whose rate is remembered; those that have read least lately are forgotten
 	maxReadAction = 40          // bytes
 )
 
@@ -38,6 +45,7 @@ type reads struct {
 	owed    map[readKind]*counts // what could not be recorded
 	lost    counts               // of best effort: more than owed holds
 	room    chan struct{}        // closed when a window has ended, then renewed
+	rates   map[string]*bucket   // of new kinds, by principal
 	closed  bool
 
 	nextPay time.Time // with best effort, when what is owed is tried again
@@ -81,6 +89,7 @@ type window struct {
 
 func (rs *reads) init(t *Tenant) {
 	rs.t, rs.windows, rs.owed, rs.room = t, map[readKind]*window{}, map[readKind]*counts{}, make(chan struct{})
+	rs.rates = map[string]*bucket{}
 }
 
 // BeginRead records that the principal is about to read, and returns when that is durable; the caller reads after that, and
@@ -130,7 +139,11 @@ func (rs *reads) window(ctx context.Context, kind readKind, p *Principal) (*wind
 			return nil, immutable.ErrClosed
 		}
 		w := rs.windows[kind]
+		later := time.Duration(0)
 		if w == nil && len(rs.windows) < maxWindows {
+			later = rs.take(p.ID)
+		}
+		if w == nil && later == 0 && len(rs.windows) < maxWindows {
 			w = &window{kind: kind, began: make(chan struct{}), counts: counts{by: *p, from: rs.t.in.now()}}
 			rs.windows[kind] = w
 			rs.under.Add(1)
@@ -141,11 +154,53 @@ func (rs *reads) window(ctx context.Context, kind readKind, p *Principal) (*wind
 		if w != nil {
 			return w, nil
 		}
+		var again <-chan time.Time
+		if later > 0 {
+			room, again = nil, time.After(later)
+		}
 		select {
 		case <-room:
+		case <-again:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%d kinds of reads wait to be recorded: %w", maxWindows, context.Cause(ctx))
+			return nil, fmt.Errorf("reads of too many kinds wait to be recorded: %w", context.Cause(ctx))
 		}
+	}
+}
+
+// take takes one new kind of reads from the principal's rate, or says when one can be taken. rs.mu is held.
+func (rs *reads) take(principal string) time.Duration {
+	now := rs.t.in.now()
+	b := rs.rates[principal]
+	if b == nil {
+		if len(rs.rates) >= maxReaders {
+			rs.forget(now)
+		}
+		b = &bucket{left: kindsBurst, at: now}
+		rs.rates[principal] = b
+	}
+	if d := now.Sub(b.at); d > 0 {
+		b.left = min(kindsBurst, b.left+kindsPerSecond*d.Seconds())
+	}
+	b.at = now
+	if later := b.short(kindsPerSecond, 1); later > 0 {
+		return later
+	}
+	b.left--
+	return 0
+}
+
+// forget makes room for another principal: those whose burst is whole again lose nothing by it. rs.mu is held.
+func (rs *reads) forget(now time.Time) {
+	var oldest string
+	for id, b := range rs.rates {
+		if now.Sub(b.at) > kindsBurst/kindsPerSecond*time.Second {
+			delete(rs.rates, id)
+		} else if oldest == "" || b.at.Before(rs.rates[oldest].at) {
+			oldest = id
+		}
+	}
+	if len(rs.rates) >= maxReaders {
+		delete(rs.rates, oldest)
 	}
 }
 
@@ -238,6 +293,9 @@ func (rs *reads) finish(ctx context.Context, w *window) {
 
 func (rs *reads) recordEnd(ctx context.Context, k readKind, c *counts) error {
 	f := k.fields()
+	if len(k.filter) > shortFilter {
+		delete(f, "filter")
+	}
 	f["requests"], f["ended"], f["failed"], f["entries"] = c.requests, c.ended, c.failed, c.entries
 	f["from"], f["until"] = c.from, rs.t.in.now()
 	return rs.t.Record(ctx, &c.by, ReadEnd, f)
@@ -347,7 +405,12 @@ func (rs *reads) close(ctx context.Context) error {
 }
 
 func (k readKind) fields() immutable.Fields {
-	return immutable.Fields{"log": k.log, "read": k.action, "filter": k.filter}
+	f := immutable.Fields{"log": k.log, "read": k.action, "filter": k.filter}
+	if len(k.filter) > shortFilter {
+		sum := sha256.Sum256([]byte(k.filter))
+		f["filterHash"] = hex.EncodeToString(sum[:])
+	}
+	return f
 }
 
 // shorten makes a filter one that an entry can hold.

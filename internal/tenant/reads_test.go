@@ -20,11 +20,12 @@ import (
 
 // record is an entry of a log of the log, as tests read it.
 type record struct {
-	Action string
-	By     struct{ ID, Role, Name, Tenant string }
-	Log    string
-	Read   string
-	Filter string
+	Action     string
+	By         struct{ ID, Role, Name, Tenant string }
+	Log        string
+	Read       string
+	Filter     string
+	FilterHash string
 
 	Requests, Ended, Failed, Entries uint64
 
@@ -377,8 +378,55 @@ func TestLongFilterIsRecordedByItsHash(t *testing.T) {
 		end(0, nil)
 	}
 	got := records(t, x, ReadBegin)
-	if len(got) != 4 || got[0].Filter != long[1:] || !strings.Contains(got[1].Filter, "4097 bytes, SHA-256") || got[1].Filter == got[2].Filter {
+	if len(got) != 4 || got[0].Filter != long[1:] || !strings.Contains(got[1].Filter, "1025 bytes, SHA-256") || got[1].Filter == got[2].Filter {
 		t.Errorf("got %d records", len(got))
+	}
+}
+
+// TestReaderCannotFillTheDisk reads in ever new ways: beyond a burst the rate decides, for this principal and not for another, and the record of
+// the end does not repeat a long filter.
+func TestReaderCannotFillTheDisk(t *testing.T) {
+	in := open(t, t.TempDir())
+	x := defaultTenant(t, in)
+	rs := &x.reads
+	rs.mu.Lock()
+	for range kindsBurst {
+		if later := rs.take("token:greedy"); later != 0 {
+			t.Fatalf("the burst is over early: wait %s", later)
+		}
+	}
+	if later := rs.take("token:greedy"); later <= 0 || later > time.Second/kindsPerSecond {
+		t.Errorf("after the burst: wait %s, want at most %s", later, time.Second/kindsPerSecond)
+	}
+	if later := rs.take("token:modest"); later != 0 {
+		t.Errorf("another principal waits %s", later)
+	}
+	for i := range maxReaders + 10 {
+		rs.take(fmt.Sprint("token:", i))
+	}
+	if n := len(rs.rates); n > maxReaders {
+		t.Errorf("%d principals are remembered, want at most %d", n, maxReaders)
+	}
+	greedy := *reader
+	greedy.ID = "token:waits"
+	rs.rates[greedy.ID] = &bucket{at: rs.t.in.now().Add(time.Hour)}
+	rs.mu.Unlock()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+	defer cancel()
+	if _, err := x.BeginRead(ctx, &greedy, Read{MainName, "read", "new"}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want that it waited", err)
+	}
+	filter := strings.Repeat("a", shortFilter+1)
+	end, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", filter})
+	must(t, err)
+	end(7, nil)
+	must(t, rs.close(t.Context()))
+	began, ended := records(t, x, ReadBegin), records(t, x, ReadEnd)
+	if b := began[len(began)-1]; b.Filter != filter || b.FilterHash == "" {
+		t.Errorf("began %+v", b)
+	}
+	if e := ended[len(ended)-1]; e.Filter != "" || e.FilterHash != began[len(began)-1].FilterHash {
+		t.Errorf("ended %+v", e)
 	}
 }
 
