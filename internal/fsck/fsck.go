@@ -52,8 +52,10 @@ type Receipt struct {
 
 // Progress says how far a check is. The totals are estimates until the end; all counts begin again when the check does.
 type Progress struct {
-	Entries, TotalEntries uint64
-	Bytes, TotalBytes     int64
+	Entries      uint64 `json:"entries"`
+	TotalEntries uint64 `json:"totalEntries"`
+	Bytes        int64  `json:"bytes"`
+	TotalBytes   int64  `json:"totalBytes"`
 }
 
 // A Verdict is the answer; docs/format.md defines the four.
