@@ -14,17 +14,17 @@ import (
 
 // Limits of the records of reads.
 const (
-	readWindow    = time.Second // within which reads of one kind become one record
-	maxWindows    = 10_000      // kinds of reads of one tenant within a window; more wait
-	maxFilter     = 1024        // bytes of a filter that are recorded as they are; of a longer one the beginning and the hash
-	shortFilter   = 128         // bytes of a filter that the record of the end of reads repeats; of a longer one the hash
+	readWindow  = time.Second // within which reads of one kind become one record
+	maxWindows  = 10_000      // kinds of reads of one tenant within a window; more wait
+	maxFilter   = 1024        // bytes of a filter that are recorded as they are; of a longer one the beginning and the hash
+	shortFilter = 128         // bytes of a filter that the record of the end of reads repeats; of a longer one the hash
 
 	// Reads of ever new kinds by one principal: each is recorded durably, so that nobody who may only read can fill the disk. Beyond the
 	// first kindsBurst they come at this rate; the others wait.
 	kindsPerSecond = 50
 	kindsBurst     = 500
 	maxReaders     = 10_000 // principals of one tenant whose rate is remembered; those that have read least lately are forgotten
-	maxReadAction = 40          // bytes
+	maxReadAction  = 40     // bytes
 )
 
 // Read is what shall be read: an access to entries that the log of the log has to know of.
