@@ -85,6 +85,7 @@ func entriesFrom(t testing.TB, env map[string]string, from uint64) []immutable.E
 
 // TestRealLinesComeBackByteForByte appends every text file of the folders and compares each line.
 func TestRealLinesComeBackByteForByte(t *testing.T) {
+	alone(t)
 	for _, folder := range []string{"loghub-2k", "authlog-secrepo", "weblogs-elastic"} {
 		t.Run(folder, func(t *testing.T) {
 			env, size := logEnv(t), 0
@@ -159,6 +160,7 @@ func naiveRecords(t testing.TB, data []byte) []string {
 
 // TestRealRecordsComeBackByteForByte appends every JSON file of the folders, plain and packed, and compares each record.
 func TestRealRecordsComeBackByteForByte(t *testing.T) {
+	alone(t)
 	for _, folder := range []string{"cloudtrail-invictus", "cloudtrail-stratus", "panther-events", "k8s-audit-falco"} {
 		t.Run(folder, func(t *testing.T) {
 			total := 0
@@ -225,9 +227,19 @@ func checkRecords(t testing.TB, name string, entries []immutable.Entry, want []s
 	}
 }
 
+// alone skips a test of much data in one goroutine where the race detector is on: it would find nothing in ten times the time. ./test runs this
+// package without it too.
+func alone(t *testing.T) {
+	t.Helper()
+	if raceDetector {
+		t.Skip("one goroutine, and much data: run without the race detector")
+	}
+}
+
 // TestEveryJSONTestSuiteFileIsTakenExactlyOrRefused appends each file as it is: y_ must come back exactly or be refused with a
 // reason, n_ must be refused.
 func TestEveryJSONTestSuiteFileIsTakenExactlyOrRefused(t *testing.T) {
+	alone(t)
 	refused, size := 0, 0
 	env := logEnv(t)
 	mustRun(t, env, nil, "init")
@@ -308,6 +320,7 @@ func hostileStrings(t testing.TB) []string {
 // TestHostileStringsComeBackAndArePrintedHarmless appends hostile strings as text lines and as metadata, and prints them with every command
 // that prints entries.
 func TestHostileStringsComeBackAndArePrintedHarmless(t *testing.T) {
+	alone(t)
 	var input []byte
 	var want []string
 	for _, s := range hostileStrings(t) {
@@ -356,6 +369,7 @@ func TestHostileStringsComeBackAndArePrintedHarmless(t *testing.T) {
 
 // TestLogTakesHostileArguments checks `immutable log` with messages and values that are hard to spell.
 func TestLogTakesHostileArguments(t *testing.T) {
+	alone(t)
 	env := logEnv(t)
 	n := 0
 	var want []string

@@ -49,6 +49,7 @@ func verdictOf(t *testing.T, env map[string]string) string {
 // TestRepairRestoresEveryFileThatTheBackupHas damages each file of a log in turn, in several ways, and repairs it. Afterwards every
 // entry is what it was, the log verifies and takes appends.
 func TestRepairRestoresEveryFileThatTheBackupHas(t *testing.T) {
+	alone(t)
 	env, backup, want := repairLog(t)
 	var files []string
 	dir := env["IMMUTABLE_LOG_DIR"]
