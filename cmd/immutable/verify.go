@@ -333,6 +333,9 @@ func (c *call) report(r *immutable.Report) error {
 	switch r.Verdict {
 	case immutable.Proven:
 		say = fmt.Sprintf("%s of %s entries are covered by something from outside the directory", count(r.Covered), count(r.Size))
+		if r.RetiredEntries > 0 {
+			say += fmt.Sprintf("; %s of them are retired, and only their hashes were read", count(r.RetiredEntries))
+		}
 	case immutable.Consistent:
 		colour, say = yellow, "everything agrees with itself; nothing from outside was there to compare it with"
 		if len(r.Basis) > 0 {
@@ -487,7 +490,11 @@ func (c *call) basis(r *immutable.Report) {
 	if r.Verdict != immutable.Proven && r.Verdict != immutable.Consistent {
 		return
 	}
-	c.out.printf("checked: every entry, the hash chain, the Merkle tree, timestamps, files and gaps between them, %s\n", plural(int(r.Checkpoints), "kept checkpoint"))
+	entries := "every entry"
+	if r.RetiredEntries > 0 {
+		entries = fmt.Sprintf("every entry but the %s retired ones, of which the leaf hashes", count(r.RetiredEntries))
+	}
+	c.out.printf("checked: %s, the hash chain, the Merkle tree, timestamps, files and gaps between them, %s\n", entries, plural(int(r.Checkpoints), "kept checkpoint"))
 	for _, b := range r.Basis {
 		c.out.printf("stands on: %s: %s\n", b.Kind, b.Detail)
 	}
