@@ -34,7 +34,11 @@ type Config struct {
 	Log    Log // defaults of every log
 	OIDC   []Issuer
 	Alerts Alerts
-	Scrub  float64 // share of one core, and of the time of the disk, that verification in the background may take
+
+	Receive   Receive    // receivers of the flags
+	Receivers []Receiver // and of the file's list; Listeners has both
+
+	Scrub float64 // share of one core, and of the time of the disk, that verification in the background may take
 
 	// BootstrapToken is the first administrator's token, for automation. It comes from the environment only, because command
 	// lines and files are read by others, and is never printed.
@@ -120,7 +124,7 @@ func New() Config {
 		MaxConnections: 16384, IdleTimeout: 2 * time.Minute, ShutdownTime: 30 * time.Second,
 		LogLevel: slog.LevelInfo, LogFormat: LogAuto, Scrub: 0.1,
 		Log:    Log{RotateSize: 100 << 20, Blockchain: true, EpochDuration: 24 * time.Hour, WitnessTimeout: 5 * time.Second},
-		Alerts: Alerts{SMTP: SMTP{TLS: SMTPStartTLS}},
+		Alerts: Alerts{SMTP: SMTP{TLS: SMTPStartTLS}}, Receive: Receive{Log: defaultLog},
 	}
 }
 
@@ -240,6 +244,9 @@ func (c *Config) check() error {
 		return c.wrong("alerts.smtp.address", "mail needs a server: give host:port")
 	case c.Alerts.SMTP.PasswordFile != "" && c.Alerts.SMTP.Username == "":
 		return c.wrong("alerts.smtp.username", "a password needs a user name")
+	}
+	if err := c.checkReceivers(); err != nil {
+		return err
 	}
 	if t := c.BootstrapToken; t != "" {
 		if len(t) < minToken || len(t) > maxToken {

@@ -98,11 +98,14 @@ func TestEverySettingHasThreeSpellings(t *testing.T) {
 		"log.blockchain_enabled": "false", "log.epoch_duration": "never", "log.epoch_entries": "5000", "log.time_authorities": "http://a.example/,http://b.example/tsa",
 		"scrub_share": "0.5", "alerts.allow_private": "true", "idle_timeout": "30s", "shutdown_time": "7s", "log.witness_timeout": "3s",
 		"listen": "127.0.0.1:9", "pprof_listen": "127.0.0.1:10", "alerts.smtp.address": "mail.example:25", "origin": "example.com/x", "alerts.smtp.tls": "tls",
+		"receive.log": "acme/web", "receive.syslog_udp": "127.0.0.1:11", "receive.syslog_tcp": "127.0.0.1:12", "receive.syslog_tls": "127.0.0.1:13", "receive.jsonl_tcp": "127.0.0.1:14",
+		"receive.otlp_grpc": "127.0.0.1:15",
 	}
 	needs := map[string]map[string]string{ // settings that stand only beside others
 		"tls.cert": {"tls-key": "k"}, "tls.key": {"tls-cert": "c"}, "tls.client_ca": {"tls-cert": "c", "tls-key": "k"},
 		"alerts.smtp.address": {"smtp-from": "a@b"}, "alerts.smtp.from": {"smtp-address": "m:25"}, "alerts.smtp.username": {"smtp-address": "m:25", "smtp-from": "a@b"},
 		"alerts.smtp.password_file": {"smtp-address": "m:25", "smtp-from": "a@b", "smtp-username": "u"},
+		"receive.syslog_tls": {"tls-key": "k", "tls-cert": "c"},
 	}
 	for i := range settings {
 		st := &settings[i]
@@ -273,6 +276,9 @@ alerts: {smtp: {address: "m:25", from: "Ann <ann@example.com>"}}
 oidc:
   - {url: "https://i.example", audience: "x: #y", jwks_file: keys.json}
   - {url: "https://j.example", audience: "~"}
+receivers:
+  - {protocol: syslog-udp, address: "127.0.0.1:514", log: acme/web}
+  - {protocol: jsonl-unix, address: "/run/a: #b"}
 `, nil, map[string]string{"max-connections": "77"})
 	shown, err := c.YAML()
 	if err != nil {

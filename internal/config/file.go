@@ -88,6 +88,9 @@ func (c *Config) section(name, prefix string, n *yaml.Node) error {
 		if full == "oidc" {
 			return c.issuers(name, value)
 		}
+		if full == "receivers" {
+			return c.receivers(name, value)
+		}
 		if st := lookup(full); st != nil {
 			return c.value(name, st, value)
 		}
@@ -137,7 +140,7 @@ func (c *Config) value(name string, st *setting, n *yaml.Node) error {
 	return nil
 }
 
-// issuers is the one list of mappings.
+// issuers is a list of mappings.
 func (c *Config) issuers(name string, n *yaml.Node) error {
 	if n.Kind != yaml.SequenceNode {
 		return at(name, n, "oidc: want a list of issuers, each with url and audience")

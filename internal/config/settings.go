@@ -41,7 +41,7 @@ func (st *setting) env() string {
 	return "IMMUTABLE_" + strings.ToUpper(strings.ReplaceAll(st.flag, "-", "_"))
 }
 
-var settings = []setting{
+var settings = append([]setting{
 	text("data_dir", "data-dir", "tenants, logs and tokens", func(c *Config) *string { return &c.DataDir }, notEmpty),
 	text("state_dir", "state-dir", "heads and private keys, better not in what is backed up with the data; data_dir/state", func(c *Config) *string { return &c.StateDir }, nil),
 	text("origin", "origin", "begins the names of logs that are made now; the host's name and random digits", func(c *Config) *string { return &c.Origin }, checkOrigin),
@@ -112,7 +112,7 @@ var settings = []setting{
 	text("alerts.smtp.username", "smtp-username", "user at the mail server", func(c *Config) *string { return &c.Alerts.SMTP.Username }, nil),
 	text("alerts.smtp.password_file", "smtp-password-file", "file with that user's password", func(c *Config) *string { return &c.Alerts.SMTP.PasswordFile }, nil),
 	oneOf("alerts.smtp.tls", "smtp-tls", "how mail is kept from listeners: starttls, tls from the first byte, none", func(c *Config) *string { return &c.Alerts.SMTP.TLS }, SMTPStartTLS, SMTPTLS, SMTPNone),
-}
+}, receiveSettings()...)
 
 func lookup(key string) *setting {
 	for i := range settings {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -32,7 +33,7 @@ func (c *Config) Show() []Shown {
 
 // Values is the configuration as one JSON object, for the record of what it was: the keys of the file, and no secrets.
 func (c *Config) Values() ([]byte, error) {
-	values := map[string]any{"oidc": append([]Issuer{}, c.OIDC...)}
+	values := map[string]any{"oidc": append([]Issuer{}, c.OIDC...), "receivers": append([]Receiver{}, c.Receivers...)}
 	for i := range settings {
 		values[settings[i].key] = settings[i].get(c)
 	}
@@ -75,25 +76,42 @@ func (c *Config) YAML() (string, error) {
 		}
 		b.WriteString(line + "\n")
 	}
-	b.WriteString("# OpenID Connect issuers, each with url, audience and, for keys from a file, jwks_file\n")
-	if len(c.OIDC) == 0 {
-		b.WriteString("oidc: []\n")
-		return b.String(), nil
-	}
-	b.WriteString("oidc:\n")
+	issuers := make([][][2]string, 0, len(c.OIDC))
 	for _, is := range c.OIDC {
-		for i, f := range [][2]string{{"url", is.URL}, {"audience", is.Audience}, {"jwks_file", is.JWKSFile}} {
+		issuers = append(issuers, [][2]string{{"url", is.URL}, {"audience", is.Audience}, {"jwks_file", is.JWKSFile}})
+	}
+	receivers := make([][][2]string, 0, len(c.Receivers))
+	for _, r := range c.Receivers {
+		receivers = append(receivers, [][2]string{{"protocol", r.Protocol}, {"address", r.Address}, {"log", r.Log}})
+	}
+	err := errors.Join(
+		writeList(&b, "oidc", "OpenID Connect issuers, each with url, audience and, for keys from a file, jwks_file", issuers),
+		writeList(&b, "receivers", "Further receivers, each with protocol (syslog-udp, syslog-tcp, syslog-tls, jsonl-tcp, jsonl-unix, otlp-grpc), address and log", receivers),
+	)
+	return b.String(), err
+}
+
+// writeList writes a list of mappings; members without a value are left out.
+func writeList(b *strings.Builder, key, help string, list [][][2]string) error {
+	fmt.Fprintf(b, "# %s\n", help)
+	if len(list) == 0 {
+		fmt.Fprintf(b, "%s: []\n", key)
+		return nil
+	}
+	fmt.Fprintf(b, "%s:\n", key)
+	for _, members := range list {
+		for i, f := range members {
 			if f[1] == "" {
 				continue
 			}
 			value, err := yamlScalar(f[1])
 			if err != nil {
-				return "", err
+				return err
 			}
-			fmt.Fprintf(&b, "%s%s: %s\n", []string{"  - ", "    ", "    "}[i], f[0], value)
+			fmt.Fprintf(b, "%s%s: %s\n", []string{"  - ", "    ", "    "}[i], f[0], value)
 		}
 	}
-	return b.String(), nil
+	return nil
 }
 
 func printable(r rune) rune {

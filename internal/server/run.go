@@ -57,7 +57,7 @@ func Run(ctx context.Context, c config.Config, rt Runtime) error {
 	if rt.Logger == nil {
 		rt.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &running{c: c, rt: rt, logger: rt.Logger, failed: make(chan error, 2)}
+	s := &running{c: c, rt: rt, logger: rt.Logger, failed: make(chan error, 2+len(c.Listeners()))}
 	s.notify = &notifier{socket: c.Systemd.Socket, logger: s.logger}
 	err := s.start(ctx)
 	if err == nil {
@@ -80,6 +80,11 @@ type running struct {
 
 	listener, profiles net.Listener // bound before anything is made, so that a port in use changes nothing
 	certs              *certificates
+
+	targets      []*receiveTarget // sockets of receivers
+	receivers    []receiver
+	receiving    sync.WaitGroup
+	endReceivers context.CancelFunc
 
 	in      *tenant.Installation
 	auth    *authn.Authenticator
@@ -113,6 +118,9 @@ func (s *running) start(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	if err := s.bindReceivers(ctx); err != nil {
+		return err
+	}
 	if err := s.open(ctx); err != nil {
 		return err
 	}
@@ -132,6 +140,7 @@ func (s *running) start(ctx context.Context) (err error) {
 	}
 	s.serve()
 	s.work()
+	s.startReceivers()
 	s.ready.Store(true)
 	s.notify.say(stateReady, "STATUS=serving on "+s.url())
 	s.logger.Info("serving", "url", s.url(), "data_dir", s.c.DataDir, "tenants", len(s.in.Tenants()), "version", s.rt.Version)
@@ -256,7 +265,7 @@ func (s *running) compose(ctx context.Context) error {
 		Installation: s.in, Auth: s.auth, Monitor: s.monitor, Alerts: s.alerts, Metrics: s.metrics, PublicMetrics: s.publicMetrics(), Ready: s.isReady,
 		Observe: s.metrics.Observe, Logger: s.logger,
 	})
-	return nil
+	return s.makeReceivers()
 }
 
 // connectionLimit keeps a quarter of what the process may open for files.
@@ -386,7 +395,7 @@ func (s *running) alive() {
 func (s *running) stop() error {
 	s.ready.Store(false)
 	s.notify.say(stateStopping)
-	errs := s.stopServing()
+	errs := append(s.stopReceivers(), s.stopServing()...)
 	if s.end != nil {
 		s.end()
 		s.background.Wait()
