@@ -105,7 +105,7 @@ func TestEverySettingHasThreeSpellings(t *testing.T) {
 		"tls.cert": {"tls-key": "k"}, "tls.key": {"tls-cert": "c"}, "tls.client_ca": {"tls-cert": "c", "tls-key": "k"},
 		"alerts.smtp.address": {"smtp-from": "a@b"}, "alerts.smtp.from": {"smtp-address": "m:25"}, "alerts.smtp.username": {"smtp-address": "m:25", "smtp-from": "a@b"},
 		"alerts.smtp.password_file": {"smtp-address": "m:25", "smtp-from": "a@b", "smtp-username": "u"},
-		"receive.syslog_tls": {"tls-key": "k", "tls-cert": "c"},
+		"receive.syslog_tls":        {"tls-key": "k", "tls-cert": "c"},
 	}
 	for i := range settings {
 		st := &settings[i]

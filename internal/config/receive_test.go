@@ -21,8 +21,8 @@ func TestReceiversAreChecked(t *testing.T) {
 		t.Errorf("got %d", len(got.Receivers))
 	}
 	for file, want := range map[string]string{
-		"receivers:\n" + strings.Repeat(one, maxReceivers+1):                                                     "at most 64",
-		"receivers: {}\n":                                                                                        "want a list",
+		"receivers:\n" + strings.Repeat(one, maxReceivers+1): "at most 64",
+		"receivers: {}\n": "want a list",
 		"receivers: [{protocol: syslog-quic, address: \"a:1\"}]\n":                                               "none of syslog-udp",
 		"receivers: [{protocol: syslog-udp}]\n":                                                                  "needs an address",
 		"receivers: [{protocol: syslog-udp, address: \"a:70000\"}]\n":                                            "port",
