@@ -88,6 +88,47 @@ func (t *keyTable) evict(now int64) {
 	t.queue = t.queue[n:]
 }
 
+// FindKey says which entry has an idempotency key, of those that are remembered: 24 hours, a million keys. It waits for an append of
+// that key which is under way, so what it finds is durable. A batch is all or nothing, so a key on one of its events stands for all
+// of them; whoever relies on that sends a batch once at a time.
+func (l *Log) FindKey(ctx context.Context, key string) (at uint64, found bool, err error) {
+	if l.w == nil {
+		return 0, false, l.refusal()
+	}
+	t, hash := &l.seen, index.KeyHash(key)
+	for {
+		t.mu.Lock()
+		if err := l.loadKeys(ctx); err != nil {
+			t.mu.Unlock()
+			return 0, false, fmt.Errorf("read the idempotency keys of the last %v: %w", idempotencyWindow, err)
+		}
+		t.evict(l.cfg.now().UnixNano())
+		f := t.slots[hash]
+		if f == nil || f.ok {
+			t.mu.Unlock()
+			return l.hasKey(ctx, f, key)
+		}
+		t.mu.Unlock()
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return 0, false, fmt.Errorf("waiting for an append with the same idempotency key: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// hasKey compares the key with that of the entry, for what is remembered is a hash of it.
+func (l *Log) hasKey(ctx context.Context, f *flight, key string) (uint64, bool, error) {
+	if f == nil {
+		return 0, false, nil
+	}
+	e, err := l.Entry(ctx, f.index)
+	if err != nil {
+		return 0, false, fmt.Errorf("read the entry with idempotency key %q: %w", key, err)
+	}
+	return f.index, e.IdempotencyKey == key, nil
+}
+
 // appendKeyed appends a batch in which some events carry idempotency keys. Repeats are compared with the entries they
 // repeat before anything is written, so that the batch stays all or nothing.
 func (l *Log) appendKeyed(ctx context.Context, events []Event, req *request, sign func(*request) error) ([]Receipt, error) {

@@ -57,6 +57,12 @@ func TestRepeatGetsTheFirstReceipt(t *testing.T) {
 				t.Fatalf("%s: %v", when, err)
 			}
 			sameReceipt(t, rs[0], first[key], true)
+			if at, found, err := l.FindKey(ctx, key); at != first[key].Index || !found || err != nil {
+				t.Errorf("%s: the key is found %t at %d, %v; want entry %d", when, found, at, err, first[key].Index)
+			}
+			if at, found, err := l.FindKey(ctx, key+"x"); found || err != nil {
+				t.Errorf("%s: a key that nobody used is found at %d, %v", when, at, err)
+			}
 			var conflict *KeyConflictError
 			if _, err := l.Append(ctx, keyed(key, "other")); !errors.As(err, &conflict) || conflict.Key != key || conflict.Index != first[key].Index {
 				t.Errorf("%s: other content: %v, want a conflict with entry %d", when, err, first[key].Index)
