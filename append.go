@@ -266,6 +266,13 @@ func (p *pool) shut(err error) {
 	p.room = make(chan struct{})
 }
 
+// refuses is why nothing is admitted any more, or nil.
+func (p *pool) refuses() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed
+}
+
 // waiting says how much waits, for Stats.
 func (p *pool) waiting() (entries, bytes int) {
 	p.mu.Lock()

@@ -113,6 +113,9 @@ func TestFailedSyncEndsTheWriter(t *testing.T) {
 				}
 			}
 			must(t, h.clone().check(l)) // reading goes on
+			if s, err := l.Stats(t.Context()); err != nil || s.Writable || !errors.Is(l.Writable(), ErrWriterFailed) {
+				t.Errorf("stats say that it can be written to: %+v, %v; Writable: %v", s, err, l.Writable())
+			}
 			if err := l.Close(); !errors.Is(err, ErrWriterFailed) {
 				t.Errorf("close: %v, want %v", err, ErrWriterFailed)
 			}

@@ -271,6 +271,15 @@ func (l *Log) Root() (Hash, uint64) {
 	return l.root, l.edge.size()
 }
 
+// Writable is nil while the log takes appends, as far as it knows, and otherwise why not: ErrReadOnly, ErrClosed, or ErrWriterFailed,
+// which only Close and another Open mend.
+func (l *Log) Writable() error {
+	if l.w == nil {
+		return l.refusal()
+	}
+	return l.w.pool.refuses()
+}
+
 // advance takes on a new committed state and wakes the followers. l.mu is held.
 func (l *Log) advance(to edge) {
 	l.edge = to

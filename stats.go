@@ -73,7 +73,7 @@ func (l *Log) Stats(ctx context.Context) (*Stats, error) {
 	}
 	s := &Stats{
 		Origin: l.id.Origin, TotalEntries: at.size(), BlockchainLength: at.size(), Signed: l.signed(),
-		Root: at.frontier.Root().Base64(), Chain: at.chain.String(), OpenSize: at.offset, RotateSize: l.cfg.RotateSize, Writable: l.w != nil,
+		Root: at.frontier.Root().Base64(), Chain: at.chain.String(), OpenSize: at.offset, RotateSize: l.cfg.RotateSize, Writable: l.Writable() == nil,
 		ClockHeldSeconds: time.Duration(l.clockHeld.Load()).Seconds(), LastSyncSeconds: time.Duration(l.lastSync.Load()).Seconds(),
 	}
 	if damage := l.damaged(); damage != nil {
