@@ -36,6 +36,7 @@ type Options struct {
 	Auth         Authenticator
 	Monitor      *monitor.Monitor // runs verifications; nil is not found
 	Alerts       *alert.Manager   // rules, sinks and what is wrong now; nil is not found
+	Sources      Observer         // hears of what foreign sources send; it may be nil
 
 	Metrics       http.Handler // GET /metrics; nil is not found
 	PublicMetrics bool         // /metrics needs no token
@@ -146,6 +147,9 @@ func New(o Options) *Server {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Sources == nil {
+		o.Sources = noObserver{}
 	}
 	o.Limits = o.Limits.withDefaults()
 	s := &Server{o: o, mux: http.NewServeMux(), table: routes(), memory: newBudget(o.Limits.BodyMemory), ingests: newBudget(o.Limits.Ingests)}
