@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/tree-of-life-system/immutable"
-	"github.com/tree-of-life-system/immutable/internal/alert"
+	"github.com/tree-of-life-system/immutable/internal/outbound"
 )
 
 const (
@@ -56,7 +56,7 @@ func postAlert(ctx context.Context, url, id string, secrets []string, body []byt
 		return true, err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	alert.SignWebhook(req.Header, id, time.Now(), body, secrets)
+	outbound.SignWebhook(req.Header, id, time.Now(), body, secrets)
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return false, err
@@ -79,7 +79,7 @@ func alertSecrets(c *call) ([]string, error) {
 		return nil, fmt.Errorf("IMMUTABLE_ALERT_SECRET has %d secrets; at most %d", len(secrets), maxAlertSecrets)
 	}
 	for i, s := range secrets {
-		if err := alert.CheckSecret(s); err != nil {
+		if err := outbound.CheckSecret(s); err != nil {
 			return nil, fmt.Errorf("IMMUTABLE_ALERT_SECRET, secret %d: %w (make one: echo whsec_$(head -c 32 /dev/urandom | base64))", i+1, err)
 		}
 	}

@@ -3,21 +3,16 @@ package alert
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/tree-of-life-system/immutable"
+	"github.com/tree-of-life-system/immutable/internal/outbound"
 	"github.com/tree-of-life-system/immutable/internal/tenant"
 )
 
@@ -58,11 +53,7 @@ type permanentError struct{ err error }
 func (e *permanentError) Error() string { return e.err.Error() }
 func (e *permanentError) Unwrap() error { return e.err }
 
-// backOff doubles from a second, and differs by up to a half, so that many sinks do not come back at once.
-func backOff(tries int) time.Duration {
-	d := min(time.Second<<min(tries, 20), maxBackOff)
-	return d/2 + rand.N(d/2+1) //nolint:gosec // G404: when a delivery is tried again is no secret
-}
+func backOff(tries int) time.Duration { return outbound.BackOff(tries, maxBackOff) }
 
 // send hands an alert to the sinks that want it. m.mu is held.
 func (m *Manager) send(ta *tenantAlerts, s *State, now time.Time) {
@@ -171,9 +162,8 @@ func (m *Manager) work(ctx context.Context, key sinkKey, q *sinkQueue) {
 
 func (m *Manager) waitAfter(err error, tries int) time.Duration {
 	d := m.back(tries - 1)
-	var s *statusError
-	if errors.As(err, &s) {
-		d = max(d, min(s.after, maxBackOff))
+	if s, ok := errors.AsType[*outbound.StatusError](err); ok {
+		d = max(d, min(s.After, maxBackOff))
 	}
 	return d
 }
@@ -290,7 +280,7 @@ func (m *Manager) attempt(ctx context.Context, s *Sink, d *delivery) error {
 		return context.Cause(ctx)
 	}
 	defer func() { <-m.slots }()
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	ctx, cancel := context.WithTimeout(ctx, outbound.Timeout)
 	defer cancel()
 	var err error
 	switch s.Type {
@@ -301,7 +291,7 @@ func (m *Manager) attempt(ctx context.Context, s *Sink, d *delivery) error {
 	case Email:
 		err = m.mail(ctx, s, d)
 	}
-	if errors.Is(err, errAddress) || errors.Is(err, errRedirect) {
+	if errors.Is(err, outbound.ErrAddress) || errors.Is(err, outbound.ErrRedirect) {
 		err = &permanentError{err}
 	}
 	return err
@@ -334,36 +324,8 @@ func (m *Manager) postWebhook(ctx context.Context, s *Sink, d *delivery) error {
 		return err
 	}
 	h := http.Header{}
-	SignWebhook(h, d.id, m.o.Now(), body, s.Secrets)
+	outbound.SignWebhook(h, d.id, m.o.Now(), body, s.Secrets)
 	return m.post(ctx, s.URL, h, body)
-}
-
-// SignWebhook sets the headers of Standard Webhooks (standardwebhooks.com, version 1.0.0): webhook-id, webhook-timestamp and,
-// with secrets, webhook-signature, a v1 signature for each of them: HMAC-SHA256 over id, time in Unix seconds and body. A
-// secret that is not one signs nothing; see CheckSecret.
-func SignWebhook(h http.Header, id string, at time.Time, body []byte, secrets []string) {
-	stamp := strconv.FormatInt(at.Unix(), 10)
-	h.Set("webhook-id", id)
-	h.Set("webhook-timestamp", stamp)
-	var signatures []string
-	for _, secret := range secrets {
-		key, err := webhookKey(secret)
-		if err != nil {
-			continue
-		}
-		mac := hmac.New(sha256.New, key)
-		_, _ = fmt.Fprintf(mac, "%s.%s.%s", id, stamp, body)
-		signatures = append(signatures, "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
-	}
-	if len(signatures) > 0 {
-		h.Set("webhook-signature", strings.Join(signatures, " "))
-	}
-}
-
-// CheckSecret says why a webhook's secret is none.
-func CheckSecret(secret string) error {
-	_, err := webhookKey(secret)
-	return err
 }
 
 // amAlert is one alert as Alertmanager's API v2 takes it.
@@ -418,14 +380,6 @@ func labelRune(r rune) rune {
 	return '_'
 }
 
-// statusError is an answer that is no success.
-type statusError struct {
-	status string
-	after  time.Duration // what Retry-After asks for
-}
-
-func (e *statusError) Error() string { return "it answered " + e.status }
-
 // post sends a body, and takes any 2xx for success. An answer's body proves nothing and is thrown away.
 func (m *Manager) post(ctx context.Context, url string, h http.Header, body []byte) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
@@ -434,26 +388,9 @@ func (m *Manager) post(ctx context.Context, url string, h http.Header, body []by
 	}
 	req.Header = h
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", "immutable")
-	res, err := m.client.Do(req)
-	if err != nil {
-		return outside(err)
+	_, err = outbound.Send(m.client, req)
+	if s, ok := errors.AsType[*outbound.StatusError](err); ok && !s.Temporary() {
+		return &permanentError{err}
 	}
-	defer res.Body.Close()
-	_, _ = io.CopyN(io.Discard, res.Body, maxAnswer) // so that the connection can be used again
-	if res.StatusCode/100 == 2 {
-		return nil
-	}
-	failed := &statusError{status: res.Status}
-	if n, err := strconv.Atoi(res.Header.Get("Retry-After")); err == nil && n > 0 && n <= int(maxAge/time.Second) {
-		failed.after = time.Duration(n) * time.Second
-	}
-	switch res.StatusCode {
-	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests:
-		return failed
-	}
-	if res.StatusCode/100 != 5 {
-		return &permanentError{failed}
-	}
-	return failed
+	return err
 }

@@ -13,18 +13,20 @@ import (
 	"time"
 
 	gomail "github.com/wneessen/go-mail"
+
+	"github.com/tree-of-life-system/immutable/internal/outbound"
 )
 
 // mail sends an alert as an e-mail, by the sink's own server or by the installation's. A sink's server is held to the rules
 // for addresses; the installation's is the operator's word.
 func (m *Manager) mail(ctx context.Context, s *Sink, d *delivery) error {
 	server := SMTP{Address: s.Server, From: s.From, Username: s.Username, TLS: s.TLS}
-	dial := dialer(m.o.AllowPrivate)
+	dial := outbound.Dial(m.o.AllowPrivate)
 	if len(s.Secrets) > 0 {
 		server.Password = s.Secrets[0]
 	}
 	if s.Server == "" {
-		server, dial = m.o.SMTP, dialer(true)
+		server, dial = m.o.SMTP, outbound.Dial(true)
 	}
 	c, err := m.mailClient(&server, dial)
 	if err != nil {
@@ -40,7 +42,7 @@ func (m *Manager) mail(ctx context.Context, s *Sink, d *delivery) error {
 		return &permanentError{err}
 	}
 	if err != nil {
-		return outside(err)
+		return outbound.Explain(err)
 	}
 	return nil
 }
@@ -55,7 +57,7 @@ func (m *Manager) mailClient(s *SMTP, dial func(ctx context.Context, network, ad
 		return nil, fmt.Errorf("mail server %q: %w", s.Address, err)
 	}
 	options := []gomail.Option{
-		gomail.WithPort(n), gomail.WithTimeout(attemptTimeout), gomail.WithTLSConfig(m.tls(host)), gomail.WithDialContextFunc(dial),
+		gomail.WithPort(n), gomail.WithTimeout(outbound.Timeout), gomail.WithTLSConfig(m.tls(host)), gomail.WithDialContextFunc(dial),
 		gomail.WithoutNoop(),
 	}
 	auth := gomail.SMTPAuthAutoDiscover

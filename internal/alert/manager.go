@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/tree-of-life-system/immutable"
+	"github.com/tree-of-life-system/immutable/internal/outbound"
 	"github.com/tree-of-life-system/immutable/internal/tenant"
 )
 
@@ -93,12 +94,12 @@ func New(o Options) *Manager {
 		o: o, logger: o.Logger, tenants: map[string]*tenantAlerts{}, sinks: map[sinkKey]*sinkQueue{},
 		slots: make(chan struct{}, maxDeliveries), wake: make(chan struct{}, 1), back: backOff,
 	}
-	m.client = m.newClient()
+	m.client = outbound.Client(o.AllowPrivate, o.RootCAs)
 	return m
 }
 
 func (m *Manager) tls(name string) *tls.Config {
-	return &tls.Config{RootCAs: m.o.RootCAs, ServerName: name, MinVersion: tls.VersionTLS12}
+	return outbound.TLS(m.o.RootCAs, name)
 }
 
 // stopTime is how long what is owed may take after Run was told to end.

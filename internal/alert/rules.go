@@ -2,7 +2,6 @@ package alert
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tree-of-life-system/immutable"
+	"github.com/tree-of-life-system/immutable/internal/outbound"
 	"github.com/tree-of-life-system/immutable/internal/tenant"
 )
 
@@ -274,7 +274,7 @@ func (s *Sink) checkURL(where string, o *Options) error {
 	}
 	if s.Type == Webhook {
 		for _, secret := range s.Secrets {
-			if _, err := webhookKey(secret); err != nil {
+			if err := outbound.CheckSecret(secret); err != nil {
 				return bad(where, "%v", err)
 			}
 		}
@@ -382,14 +382,4 @@ func (s *Sink) takes(st *State) bool {
 		return false
 	}
 	return true
-}
-
-// webhookKey decodes a secret of Standard Webhooks: "whsec_" and base64 of 24 to 64 bytes.
-func webhookKey(secret string) ([]byte, error) {
-	digits, ok := strings.CutPrefix(secret, "whsec_")
-	key, err := base64.StdEncoding.DecodeString(digits)
-	if !ok || err != nil || len(key) < 24 || len(key) > 64 {
-		return nil, errors.New(`a webhook's secret is "whsec_" and base64 of 24 to 64 random bytes`)
-	}
-	return key, nil
 }

@@ -1,7 +1,11 @@
-package alert
+// Package outbound is how the service speaks to addresses that tenants have named: connections that lead to the open internet
+// only, requests that follow no redirects, answers that say whether trying again is of use, and webhooks that are signed.
+package outbound
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -12,28 +16,47 @@ import (
 	"time"
 )
 
-// Limits of a delivery.
+// Limits of an exchange.
 const (
-	dialTimeout    = 10 * time.Second
-	attemptTimeout = 20 * time.Second
-	maxAnswer      = 64 << 10 // bytes of an answer that are read
+	DialTimeout = 10 * time.Second
+	Timeout     = 20 * time.Second // of a whole exchange
+	MaxAnswer   = 64 << 10         // bytes of an answer that are read
 )
 
-// errAddress is wrapped where a sink's name leads to an address that it must not have. Trying again changes nothing.
-var errAddress = errors.New("refused address")
+// ErrAddress is wrapped where a name leads to an address that it must not have. Trying again changes nothing.
+var ErrAddress = errors.New("refused address")
 
-// dialer connects to sinks. A tenant names them, so that each could be a machine behind this one's back: the address that is
+// ErrRedirect ends a request that was answered with a redirect: it would be a way around the address that was configured.
+var ErrRedirect = errors.New("it redirects; redirects are not followed")
+
+// TLS is how servers are verified: roots may be nil, the host's.
+func TLS(roots *x509.CertPool, name string) *tls.Config {
+	return &tls.Config{RootCAs: roots, ServerName: name, MinVersion: tls.VersionTLS12}
+}
+
+// Client sends requests by these rules.
+func Client(allowPrivate bool, roots *x509.CertPool) *http.Client {
+	t := &http.Transport{
+		Proxy:       nil, // a proxy would dial in our place, and see nothing of the rules
+		DialContext: Dial(allowPrivate), TLSHandshakeTimeout: DialTimeout, ResponseHeaderTimeout: Timeout,
+		MaxResponseHeaderBytes: MaxAnswer, MaxIdleConns: 32, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
+		TLSClientConfig: TLS(roots, ""),
+	}
+	return &http.Client{Transport: t, Timeout: Timeout, CheckRedirect: func(*http.Request, []*http.Request) error { return ErrRedirect }}
+}
+
+// Dial connects to what tenants have named, so that each could be a machine behind this one's back: the address that is
 // really dialled is looked at, after the name was resolved and for every address that is tried, whatever the name said before.
-func dialer(allowPrivate bool) func(ctx context.Context, network, address string) (net.Conn, error) {
-	d := &net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
+func Dial(allowPrivate bool) func(ctx context.Context, network, address string) (net.Conn, error) {
+	d := &net.Dialer{Timeout: DialTimeout, KeepAlive: -1}
 	if !allowPrivate {
 		d.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
 			a, err := netip.ParseAddrPort(address)
 			if err != nil {
-				return fmt.Errorf("%w %s: %w", errAddress, address, err)
+				return fmt.Errorf("%w %s: %w", ErrAddress, address, err)
 			}
 			if !public(a.Addr()) {
-				return fmt.Errorf("%w %s: it is not a public one (the installation may allow it: alerts.allow_private)", errAddress, a.Addr())
+				return fmt.Errorf("%w %s: it is not a public one (the installation may allow it: alerts.allow_private)", ErrAddress, a.Addr())
 			}
 			return nil
 		}
@@ -50,16 +73,16 @@ type outsideError struct {
 func (e *outsideError) Error() string { return e.text }
 func (e *outsideError) Unwrap() error { return e.err }
 
-// outside is what may be told of an error of the network. Whoever names sinks must not learn from it what this host's resolver
+// Explain is what may be told of an error of the network. Whoever names sinks must not learn from it what this host's resolver
 // knows and its network has, and whoever reads logs must not learn a sink's URL, which with some services is a password.
-func outside(err error) error {
+func Explain(err error) error {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
 	dns, isDNS := errors.AsType[*net.DNSError](err)
 	op, isOp := errors.AsType[*net.OpError](err)
 	switch {
-	case errors.Is(err, errAddress), isDNS && dns.IsNotFound:
+	case errors.Is(err, ErrAddress), isDNS && dns.IsNotFound:
 		return &outsideError{"its name leads to no public address (the installation may allow private ones: alerts.allow_private)", err}
 	case isDNS:
 		return &outsideError{"its name cannot be resolved now", err}
@@ -102,17 +125,4 @@ func public(a netip.Addr) bool {
 		}
 	}
 	return true
-}
-
-// errRedirect ends a request that was answered with a redirect: it would be a way around the sink that was configured.
-var errRedirect = errors.New("it redirects; redirects are not followed")
-
-func (m *Manager) newClient() *http.Client {
-	t := &http.Transport{
-		Proxy:       nil, // a proxy would dial in our place, and see nothing of the rules
-		DialContext: dialer(m.o.AllowPrivate), TLSHandshakeTimeout: dialTimeout, ResponseHeaderTimeout: attemptTimeout,
-		MaxResponseHeaderBytes: maxAnswer, MaxIdleConns: 32, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
-		TLSClientConfig: m.tls(""),
-	}
-	return &http.Client{Transport: t, Timeout: attemptTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return errRedirect }}
 }
