@@ -51,6 +51,14 @@ const (
 	AlertSent       Action = "alert.sent"
 	AlertFailed     Action = "alert.failed"
 	BackupFinished  Action = "backup.finished"
+	SourceCreate    Action = "source.create"
+	SourceUpdate    Action = "source.update"
+	SourceDelete    Action = "source.delete"
+	SourceSecret    Action = "source.secret"
+	SourceVerify    Action = "source.verify"
+	SourceReveal    Action = "source.reveal"
+	SourceRejected  Action = "source.rejected"
+	SourceMalformed Action = "source.malformed"
 )
 
 // actionInfo is one row of the table of actions.
@@ -94,6 +102,14 @@ var actions = []actionInfo{
 	{AlertSent, immutable.Info, "an alert was delivered"},
 	{AlertFailed, immutable.Error, "an alert could not be delivered"},
 	{BackupFinished, immutable.Audit, "a backup was made"},
+	{SourceCreate, immutable.Security, "a source was made"},
+	{SourceUpdate, immutable.Audit, "a source was changed"},
+	{SourceDelete, immutable.Security, "a source was deleted"},
+	{SourceSecret, immutable.Security, "the secrets of a source were changed"},
+	{SourceVerify, immutable.Security, "a source presented its verification token"},
+	{SourceReveal, immutable.Security, "a source's verification token was shown"},
+	{SourceRejected, immutable.Security, "what came from a source could not be believed"},
+	{SourceMalformed, immutable.Warn, "what came from a source could not be read"},
 }
 
 // RecordError says that what was asked for could not be recorded in the log of the log, and so was not done: 503.
