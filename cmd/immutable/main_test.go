@@ -17,6 +17,9 @@ func TestMain(m *testing.M) {
 }
 
 func TestScripts(t *testing.T) {
+	if underRaceDetector() {
+		t.Skip("each line is a process of its own, and starts ten times slower: run without the race detector")
+	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {

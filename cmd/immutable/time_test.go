@@ -13,6 +13,9 @@ import (
 
 // TestTrustScripts runs the scripts that need somebody outside: a time-stamping authority at $AUTHORITY.
 func TestTrustScripts(t *testing.T) {
+	if underRaceDetector() {
+		t.Skip("each line is a process of its own, and starts ten times slower: run without the race detector")
+	}
 	authority := tsatest.New(t, nil)
 	mux := http.NewServeMux()
 	mux.Handle("/tsr", authority)
