@@ -51,6 +51,17 @@ const (
 	AlertSent       Action = "alert.sent"
 	AlertFailed     Action = "alert.failed"
 	BackupFinished  Action = "backup.finished"
+	SinkCreate      Action = "sink.create"
+	SinkUpdate      Action = "sink.update"
+	SinkDelete      Action = "sink.delete"
+	SinkPause       Action = "sink.pause"
+	SinkResume      Action = "sink.resume"
+	SinkRetry       Action = "sink.retry"
+	SinkDrop        Action = "sink.drop"
+	SinkFailed      Action = "sink.failed"
+	SinkRecovered   Action = "sink.recovered"
+	SinkRefused     Action = "sink.refused"
+	SinkGap         Action = "sink.gap"
 	SourceCreate    Action = "source.create"
 	SourceUpdate    Action = "source.update"
 	SourceDelete    Action = "source.delete"
@@ -102,6 +113,17 @@ var actions = []actionInfo{
 	{AlertSent, immutable.Info, "an alert was delivered"},
 	{AlertFailed, immutable.Error, "an alert could not be delivered"},
 	{BackupFinished, immutable.Audit, "a backup was made"},
+	{SinkCreate, immutable.Security, "a sink was made: entries leave for another system"},
+	{SinkUpdate, immutable.Security, "a sink was changed"},
+	{SinkDelete, immutable.Security, "a sink was deleted"},
+	{SinkPause, immutable.Audit, "a sink was paused"},
+	{SinkResume, immutable.Audit, "a sink was resumed"},
+	{SinkRetry, immutable.Audit, "dead letters of a sink are to be tried again"},
+	{SinkDrop, immutable.Audit, "dead letters of a sink were given up"},
+	{SinkFailed, immutable.Error, "a sink does not deliver"},
+	{SinkRecovered, immutable.Info, "a sink delivers again"},
+	{SinkRefused, immutable.Error, "a sink's receiver has refused an entry for good"},
+	{SinkGap, immutable.Error, "entries were retired before a sink had delivered them"},
 	{SourceCreate, immutable.Security, "a source was made"},
 	{SourceUpdate, immutable.Audit, "a source was changed"},
 	{SourceDelete, immutable.Security, "a source was deleted"},

@@ -598,6 +598,19 @@ func (t *Tenant) WriteFile(name string, data []byte) error {
 	return vfs.WriteAtomic(t.in.fs, t.path(name+".tmp"), t.path(name), data, 0o600)
 }
 
+// RemoveFile removes such a file, durably; that there is none is no error.
+func (t *Tenant) RemoveFile(name string) error {
+	if err := checkFile(name); err != nil {
+		return err
+	}
+	t.files.Lock()
+	defer t.files.Unlock()
+	if err := t.in.fs.Remove(t.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return t.in.fs.SyncDir(t.path())
+}
+
 func checkFile(name string) error {
 	base, ok := strings.CutSuffix(name, ".json")
 	if !ok || name == tenantName || name == tokensName {
