@@ -2,6 +2,7 @@ package server
 
 import (
 	_ "embed"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -39,12 +40,16 @@ func health(r *request) error {
 	return r.send(http.StatusOK, "text/plain; charset=utf-8", []byte("ok\n"))
 }
 
-// readiness says whether traffic should come here. Why not is for the server's log: anybody may ask.
+// readiness says whether traffic should come here. Anybody may ask: the details of why not are for the server's log.
 func readiness(r *request) error {
 	if r.s.o.Ready != nil {
 		if err := r.s.o.Ready(r.Context()); err != nil {
 			r.s.o.Logger.Warn("not ready", "error", err)
-			return fault("not-ready", "the server's own log says why")
+			why := "the server's own log says why"
+			if e, ok := errors.AsType[*notReady](err); ok {
+				why = e.public
+			}
+			return fault("not-ready", why)
 		}
 	}
 	return r.send(http.StatusOK, "text/plain; charset=utf-8", []byte("ready\n"))

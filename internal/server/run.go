@@ -258,7 +258,7 @@ func (s *running) compose(ctx context.Context) error {
 	s.monitor = monitor.New(monitor.Options{Installation: s.in, Logger: s.logger, Share: s.c.Scrub, OnEvent: s.alerts.Raise})
 	s.conns = newConnections(s.connectionLimit())
 	s.metrics = metrics.New(metrics.Options{
-		Installation: s.in, Version: s.rt.Version, Ready: s.ready.Load, Connections: s.countConnections,
+		Installation: s.in, Version: s.rt.Version, Ready: func() bool { return s.isReady(ctx) == nil }, Connections: s.countConnections,
 		Expires: s.expires, Verification: s.verification, Alerts: s.firing,
 	})
 	s.api = New(Options{
@@ -282,18 +282,60 @@ func (s *running) publicMetrics() bool {
 	return s.c.Metrics == config.MetricsPublic || s.c.Metrics == config.MetricsAuto && s.c.Loopback()
 }
 
+// notReady says why requests should not come here, in words that anybody may read. What names logs is for the server's own log.
+type notReady struct {
+	public string
+	err    error
+}
+
+func (e *notReady) Error() string { return fmt.Sprintf("%s: %v", e.public, e.err) }
+
+func (e *notReady) Unwrap() error { return e.err }
+
 // isReady is /readyz: whether requests should come here. A log that cannot be opened does not stop the others; without the
-// installation's own log nothing that must be recorded can be done.
+// installation's own log nothing that must be recorded can be done, a full disk stops all of them, and a writer that has stopped is
+// taken up again by a restart alone.
 func (s *running) isReady(context.Context) error {
 	if !s.ready.Load() {
-		return errors.New("starting or stopping")
+		return &notReady{"starting or stopping", errors.New("not now")}
 	}
-	l, err := s.in.System().Log(tenant.SystemName)
-	if err == nil {
-		err = l.Err()
+	full, records := s.in.Space()
+	for _, t := range s.in.Tenants() {
+		l, err := t.Log(tenant.SystemName)
+		if err == nil {
+			err = l.Err()
+		}
+		switch {
+		case err == nil:
+		case noSpace(err):
+			return &notReady{"the disk was full when the service started: appends are refused, and reads of tenants that demand records; make room and restart the service", err}
+		case t == s.in.System():
+			return &notReady{"the installation's own log cannot be written: changes are refused; the server's own log says why", err}
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("the installation's own log: %w", err)
+	switch {
+	case records != nil:
+		return &notReady{"the disk is full, also for records: appends are refused, and reads of tenants that demand records; make room, and it goes on", records}
+	case full:
+		return &notReady{"the disk is full: appends are refused, reads are answered as long as there is room for their records; make room, and it goes on", tenant.ErrFull}
+	}
+	return s.stoppedWriter()
+}
+
+// noSpace says whether a log was opened for reading only because the disk was full.
+func noSpace(err error) bool { return errors.Is(err, immutable.ErrNoSpace) || vfs.IsNoSpace(err) }
+
+// stoppedWriter says whether a log takes no appends since a write or a sync of it failed.
+func (s *running) stoppedWriter() error {
+	for _, t := range s.in.Tenants() {
+		for _, l := range t.Logs() {
+			if l.Log == nil || l.Err() != nil {
+				continue
+			}
+			if err := l.Writable(); errors.Is(err, immutable.ErrWriterFailed) {
+				return &notReady{"the writer of a log has stopped after a write or a sync that failed, or a fork that a witness proved: look at the disk, then restart the service", fmt.Errorf("log %s of tenant %s: %w", l.Name(), t.Name(), err)}
+			}
+		}
 	}
 	return nil
 }

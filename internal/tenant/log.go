@@ -284,6 +284,9 @@ func (l *Log) AppendAs(ctx context.Context, p *Principal, events ...immutable.Ev
 			}
 		}
 	}
+	if t.in.space.full.Load() {
+		return nil, ErrFull
+	}
 	if err := t.meter.admit(t, events); err != nil {
 		return nil, err
 	}
@@ -291,6 +294,9 @@ func (l *Log) AppendAs(ctx context.Context, p *Principal, events ...immutable.Ev
 	receipts, err := l.Log.Append(ctx, events...)
 	if err == nil && t.in.o.Appended != nil {
 		t.in.o.Appended(l, time.Since(began))
+	}
+	if isNoSpace(err) {
+		t.in.giveUpReserve(err)
 	}
 	return receipts, err
 }

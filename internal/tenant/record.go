@@ -187,8 +187,7 @@ func (t *Tenant) record(ctx context.Context, events ...immutable.Event) error {
 	case t.system.Log == nil:
 		return errors.New("it is not open")
 	}
-	_, err := t.system.Log.Append(ctx, events...)
-	return err
+	return t.appendSystem(ctx, events...)
 }
 
 // event makes an entry of the log of the log. Who did it is under "by"; f's members stand beside it.
@@ -224,7 +223,19 @@ func (in *Installation) recordStart(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		return t.recordLogs(ctx, start)
+		events, err := t.describeLogs(start)
+		if err != nil {
+			return err
+		}
+		err = t.record(ctx, events...)
+		if isNoSpace(err) {
+			t.in.logger.Error("the start could not be recorded, for want of space: it will be, as soon as there is some", "tenant", t.name, "error", err)
+			t.in.giveUpReserve(err)
+			t.in.recorded(err)
+			t.owe(events)
+			return nil
+		}
+		return recordError(t, ServiceStart, err)
 	})
 }
 
@@ -234,11 +245,22 @@ func (t *Tenant) recordCreation(ctx context.Context, by *Principal) error {
 	if err != nil {
 		return err
 	}
-	return t.recordLogs(ctx, e)
+	events, err := t.describeLogs(e)
+	if err != nil {
+		return err
+	}
+	return recordError(t, TenantCreate, t.record(ctx, events...))
 }
 
-// recordLogs records first, and then how each log of the tenant was found: what later entries about rotations continue from.
-func (t *Tenant) recordLogs(ctx context.Context, first immutable.Event) error {
+func recordError(t *Tenant, a Action, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &RecordError{Tenant: t.name, Action: a, Err: err}
+}
+
+// describeLogs are first, and then how each log of the tenant was found: what later entries about rotations continue from.
+func (t *Tenant) describeLogs(first immutable.Event) ([]immutable.Event, error) {
 	events := []immutable.Event{first}
 	for _, l := range t.Logs() {
 		action, f := LogOpen, l.look()
@@ -248,14 +270,11 @@ func (t *Tenant) recordLogs(ctx context.Context, first immutable.Event) error {
 		}
 		e, err := event(nil, action, f)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		events = append(events, e)
 	}
-	if err := t.record(ctx, events...); err != nil {
-		return &RecordError{Tenant: t.name, Action: ServiceStart, Err: err}
-	}
-	return nil
+	return events, nil
 }
 
 // recordStop records the stop, after what is still owed.
@@ -291,8 +310,16 @@ func (in *Installation) NoteConfig(ctx context.Context, config json.RawMessage) 
 	if len(old) > 0 && json.Valid(old) {
 		f["before"] = json.RawMessage(old)
 	}
-	if err := in.system.Record(ctx, nil, ConfigChange, f); err != nil {
-		return err
+	err = in.system.Record(ctx, nil, ConfigChange, f)
+	if err == nil {
+		err = vfs.WriteAtomic(in.fs, in.path(configName+".tmp"), in.path(configName), config, 0o600)
 	}
-	return vfs.WriteAtomic(in.fs, in.path(configName+".tmp"), in.path(configName), config, 0o600)
+	if isNoSpace(err) { // it is noted when there is room: makeRoom
+		in.mu.Lock()
+		in.config = config
+		in.mu.Unlock()
+		in.logger.Error("the configuration could not be recorded, for want of space: it will be, as soon as there is some", "error", err)
+		return nil
+	}
+	return err
 }

@@ -55,6 +55,8 @@ type Options struct {
 	// Appended hears of each append that AppendAs made durable, and how long that took; it must be quick. Nil is nobody.
 	Appended func(l *Log, took time.Duration)
 
+	Reserve int64 // bytes of the disk that are kept for the logs of the log; 0 is 16 MiB
+
 	fs vfs.FS // tests: a disk that fails
 }
 
@@ -71,12 +73,15 @@ type Installation struct {
 	stop   chan struct{} // closed by Close
 	ended  chan struct{} // closed when watch has ended
 
+	space space
+
 	changes sync.Mutex // one change of settings, tokens or names at a time; held while files are written, never by reads
 
 	mu      sync.RWMutex // guards what follows; never held across I/O
 	tenants map[string]*Tenant
 	onLog   []func(*Log)
 	closed  bool
+	config  json.RawMessage // that NoteConfig had no room for
 }
 
 // Tenant is one owner of logs, tokens and settings.
@@ -91,6 +96,9 @@ type Tenant struct {
 	reads    reads
 	system   *Log
 	files    sync.Mutex // one WriteFile at a time
+
+	owing sync.Mutex        // guards what follows, and keeps its order: held while that is written
+	owed  []immutable.Event // that system had no room for
 
 	mu   sync.RWMutex // guards what follows; never held across I/O
 	logs map[string]*Log
@@ -117,6 +125,9 @@ func Open(ctx context.Context, o Options) (*Installation, error) {
 	if in.o.Now == nil {
 		in.o.Now = time.Now
 	}
+	if in.o.Reserve == 0 {
+		in.o.Reserve = systemReserve
+	}
 	if in.o.StateDir == "" {
 		in.o.StateDir = filepath.Join(o.Dir, stateDir)
 	}
@@ -139,6 +150,9 @@ func (in *Installation) open(ctx context.Context) error {
 	in.lock = lock
 	if err := in.loadInstallation(); err != nil {
 		return err
+	}
+	if err := in.reserveSpace(); err != nil && !isNoSpace(err) { // some file systems cannot; a full disk is no reason not to start
+		in.logger.Warn("no space is kept for the records of reads", "error", err)
 	}
 	if in.tokens, err = in.openTokens("", in.path(tokensName)); err != nil {
 		return err
@@ -357,7 +371,7 @@ func (in *Installation) openLogs(ctx context.Context) error {
 	for _, t := range in.Tenants() {
 		t.measureStored()
 	}
-	if err := in.system.system.Err(); err != nil {
+	if err := in.system.system.Err(); err != nil && !isNoSpace(err) { // on a full disk what is there can be looked at
 		return fmt.Errorf("open the installation's log of the log: %w", err)
 	}
 	return nil

@@ -52,6 +52,7 @@ func (in *Installation) watch() {
 
 // lookAll looks at every log for what happened by itself, and now and then at how much they take.
 func (in *Installation) lookAll(sizes bool) {
+	in.makeRoom()
 	for _, t := range in.Tenants() {
 		if t.err != nil {
 			continue
