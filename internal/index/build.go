@@ -61,6 +61,7 @@ type Builder struct {
 
 	paths   []*builtPath
 	pathIDs map[string]uint16 // kind and name
+	last    uint16            // the path that came last
 	columns int
 	dict    int // bytes of all columns' values
 	names   int // bytes of all paths' names
@@ -97,7 +98,9 @@ type builtPath struct {
 	kind   byte
 	name   string
 	column bool
+	next   uint16 // the path that came after it the last time
 	ids    map[string]uint8
+	recent [32]uint8 // tuples that came before, by a hash of theirs, plus one
 	tuples []string
 	where  []Set // the groups of each tuple, to find its tokens' groups once it is no column any more
 	counts []uint32
@@ -169,8 +172,7 @@ func (b *Builder) Add(l *entry.Line) error {
 
 // take notes a scalar, or an empty container, of the present entry.
 func (b *Builder) take(kind byte, path, text []byte, k Kind) {
-	b.key = append(append(b.key[:0], kind), path...)
-	id, ok := b.pathIDs[string(b.key)]
+	id, ok := b.pathID(kind, path)
 	if !ok {
 		if len(b.paths) >= maxPaths || len(path) > nameBytes || b.names+len(path) > pathBytes {
 			b.opaque = true
@@ -186,6 +188,7 @@ func (b *Builder) take(kind byte, path, text []byte, k Kind) {
 		b.paths = append(b.paths, p)
 		b.pathIDs[string(b.key)] = id
 		b.names += len(path)
+		b.paths[b.last].next, b.last = id, id
 	}
 	p := b.paths[id]
 	if p.stamp != b.lines+1 {
@@ -204,6 +207,24 @@ func (b *Builder) take(kind byte, path, text []byte, k Kind) {
 	if len(p.tuple) > tupleBytes {
 		b.demote(p)
 	}
+}
+
+// pathID is the number of a path. Paths mostly follow each other as they did in the entry before. If there is none, its name is in
+// b.key.
+func (b *Builder) pathID(kind byte, path []byte) (uint16, bool) {
+	if len(b.paths) > 0 {
+		id := b.paths[b.last].next
+		if p := b.paths[id]; p.kind == kind && p.name == string(path) {
+			b.last = id
+			return id, true
+		}
+	}
+	b.key = append(append(b.key[:0], kind), path...)
+	id, ok := b.pathIDs[string(b.key)]
+	if ok {
+		b.paths[b.last].next, b.last = id, id
+	}
+	return id, ok
 }
 
 func presenceOnly(kind byte) bool {
@@ -227,13 +248,26 @@ func (p *builtPath) describe(text []byte, k Kind) {
 		return
 	}
 	p.longest = max(p.longest, len(text))
-	for _, c := range text {
-		if c < 0x80 {
-			p.chars[c>>6] |= 1 << (c & 63)
-		} else {
-			p.wide = true
+	var low, high, all uint64
+	for _, c := range text { // without branches: letters and digits take turns
+		h := uint64(c) >> 6
+		bit := uint64(1) << (c & 63)
+		low |= bit & (h - 1)
+		high |= bit & -h
+		all |= h
+	}
+	if all > 1 { // there are others, for which the masks are not made
+		p.wide, low, high = true, 0, 0
+		for _, c := range text {
+			if c < 0x40 {
+				low |= 1 << c
+			} else if c < 0x80 {
+				high |= 1 << (c - 0x40)
+			}
 		}
 	}
+	p.chars[0] |= low
+	p.chars[1] |= high
 }
 
 // eachValue visits the values of a tuple.
@@ -348,6 +382,13 @@ func (b *Builder) hold(level entry.Level, message []byte) {
 
 // tupleID is the number of what the present entry has at p, unless p is no column any more.
 func (b *Builder) tupleID(p *builtPath) (uint8, bool) {
+	n := len(p.tuple)
+	recent := &p.recent[(n+7*int(p.tuple[n-1])+int(p.tuple[n/2]))%len(p.recent)]
+	if *recent > 0 && p.tuples[*recent-1] == string(p.tuple) {
+		id := *recent - 1
+		p.where[id] = p.where[id].with(b.group())
+		return id, true
+	}
 	id, ok := p.ids[string(p.tuple)]
 	if !ok {
 		if len(p.tuples) >= columnValues || p.size+len(p.tuple) > columnBytes || b.dict+len(p.tuple) > dictBytes {
@@ -362,8 +403,8 @@ func (b *Builder) tupleID(p *builtPath) (uint8, bool) {
 		p.size += len(p.tuple)
 		b.dict += len(p.tuple)
 	}
-	g := b.group()
-	p.where[id] = p.where[id].with(g)
+	*recent = id + 1
+	p.where[id] = p.where[id].with(b.group())
 	return id, true
 }
 

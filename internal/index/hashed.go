@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"math/bits"
+	"slices"
 )
 
 // The hashed index maps the 40-bit hash of a token to the groups that have it. It answers for tokens that are there without
@@ -22,20 +23,21 @@ type pair uint64
 
 // sortPairs sorts pairs; scratch is at least as long. The result is one of the two.
 func sortPairs(p, scratch []pair) []pair {
-	const digit = 11
+	const digit, digits = 10, hashBits / 10
 	scratch = scratch[:len(p)]
-	for shift := uint(0); shift < 64; shift += digit {
-		var count [1<<digit + 1]uint32
-		for _, x := range p {
-			count[x>>shift&(1<<digit-1)+1]++
+	var counts [digits][1 << digit]uint32
+	for _, x := range p {
+		hash := x >> groupBits
+		for d := range counts {
+			counts[d][hash&(1<<digit-1)]++
+			hash >>= digit
 		}
-		sorted := false
-		for i := range count[1:] {
-			sorted = sorted || count[i+1] == uint32(len(p))
-			count[i+1] += count[i]
-		}
-		if sorted { // all have the same digit
-			continue
+	}
+	for d := range counts {
+		count, shift := &counts[d], uint(groupBits+d*digit)
+		at := uint32(0)
+		for i, n := range count {
+			count[i], at = at, at+n
 		}
 		for _, x := range p {
 			d := x >> shift & (1<<digit - 1)
@@ -43,6 +45,17 @@ func sortPairs(p, scratch []pair) []pair {
 			count[d]++
 		}
 		p, scratch = scratch, p
+	}
+	// By their hashes only: the groups of most hashes came in order.
+	for from := 0; from < len(p); {
+		to, sorted := from+1, true
+		for ; to < len(p) && p[to]>>groupBits == p[from]>>groupBits; to++ {
+			sorted = sorted && p[to-1] <= p[to]
+		}
+		if !sorted {
+			slices.Sort(p[from:to])
+		}
+		from = to
 	}
 	return p
 }

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"github.com/tree-of-life-system/immutable/internal/entry"
@@ -22,8 +23,18 @@ type epoch struct {
 	values    []columnValue
 	templates []byte
 	counts    counter
+	ids       []uint32            // of each word in counts
 	rare      []bool              // each word: left out of templates
 	before    map[uint64]struct{} // words that were not rare in the epoch before, by their counts there
+	known     []bool              // each word of counts: it is in before
+	shapes    []lastShape         // of each template of counts
+}
+
+// A lastShape is the shape of the line that had a template last, and that line.
+type lastShape struct {
+	found bool
+	line  int32 // of the epoch
+	shape uint16
 }
 
 type heldLine struct {
@@ -34,8 +45,9 @@ type heldLine struct {
 	words    [2]int32
 	values   [2]int32
 	template [2]int32
-	coarse   bool // words with digits are left out of its template, too
-	long     bool // its message is not held: it has no template, and its tokens were noted
+	id       uint32 // of its template in counts, if it has one
+	coarse   bool   // words with digits are left out of its template, too
+	long     bool   // its message is not held: it has no template, and its tokens were noted
 }
 
 func (e *epoch) groups() int { return len(e.lines) / GroupSize }
@@ -61,7 +73,7 @@ func (b *Builder) endEpoch() {
 	for i := range e.lines {
 		e.cut(&e.lines[i])
 	}
-	e.counts.reset(2 * len(e.lines))
+	e.counts.reset()
 	for i := range e.lines {
 		e.count(&e.lines[i])
 	}
@@ -73,13 +85,14 @@ func (b *Builder) endEpoch() {
 			e.count(l)
 		}
 	}
+	e.shapes = append(e.shapes[:0], make([]lastShape, len(e.counts.hashes))...)
 	var set tokenSet
 	for i := range e.lines {
 		l := &e.lines[i]
 		if i == 0 || l.group != e.lines[i-1].group {
 			set.reset()
 		}
-		b.shape(l, &set)
+		b.shape(int32(i), &set)
 	}
 	e.lines, e.text, e.words, e.values = e.lines[:0], e.text[:0], e.words[:0], e.values[:0]
 }
@@ -87,24 +100,30 @@ func (b *Builder) endEpoch() {
 // findRare says which words are left out of templates: numbers sooner than others, since they mostly tell entries apart, and
 // none that was frequent in the epoch before, so that a short epoch does not see other shapes.
 func (e *epoch) findRare() {
-	e.counts.reset(len(e.words))
+	e.counts.reset()
+	e.ids = e.ids[:0]
 	for i := range e.words {
-		e.counts.add(e.words[i].hash)
+		e.ids = append(e.ids, e.counts.add(e.words[i].hash))
 	}
-	e.rare = e.rare[:0]
-	frequent := map[uint64]struct{}{}
+	e.known, e.rare = e.known[:0], e.rare[:0]
+	for _, hash := range e.counts.hashes {
+		_, was := e.before[hash]
+		e.known = append(e.known, was)
+	}
+	frequent := make(map[uint64]struct{}, len(e.before))
+	noted := make([]bool, len(e.known))
 	for i := range e.words {
 		often := len(e.lines) / 256
 		if e.words[i].digit {
 			often = len(e.lines) / 64
 		}
-		hash := e.words[i].hash
-		_, was := e.before[hash]
-		few := int(e.counts.find(hash)) < max(often, 8)
-		if !few {
-			frequent[hash] = struct{}{}
+		id := e.ids[i]
+		few := int(e.counts.counts[id]) < max(often, 8)
+		e.rare = append(e.rare, few && !e.known[id])
+		if !few && !noted[id] {
+			noted[id] = true
+			frequent[e.words[i].hash] = struct{}{}
 		}
-		e.rare = append(e.rare, few && !was)
 	}
 	e.before = frequent
 }
@@ -134,12 +153,12 @@ func (e *epoch) cut(l *heldLine) {
 
 func (e *epoch) count(l *heldLine) {
 	if l.template[1] > l.template[0] {
-		e.counts.add(e.hash(l))
+		l.id = e.counts.add(finish(addBytes(fnvOffset, e.templates[l.template[0]:l.template[1]])))
 	}
 }
 
 func (e *epoch) isSeldom(l *heldLine) bool {
-	return l.template[1] > l.template[0] && e.counts.find(e.hash(l)) < shapeRepeats
+	return l.template[1] > l.template[0] && e.counts.counts[l.id] < shapeRepeats
 }
 
 // isShape says whether there is a shape with a line's template, and makes its name in b.key.
@@ -155,26 +174,22 @@ func (e *epoch) leavesOut(l *heldLine, i int32) bool {
 	return e.rare[i] || l.coarse && e.words[i].digit
 }
 
-// hash is that of a line's template.
-func (e *epoch) hash(l *heldLine) uint64 {
-	return finish(addBytes(fnvOffset, e.templates[l.template[0]:l.template[1]]))
-}
-
 func appendLiteral(dst, text []byte) []byte {
-	for _, c := range text {
-		if c == 0 {
-			dst = append(dst, notSlot...)
-			continue
+	for {
+		i := bytes.IndexByte(text, 0)
+		if i < 0 {
+			return append(dst, text...)
 		}
-		dst = append(dst, c)
+		dst = append(append(dst, text[:i]...), notSlot...)
+		text = text[i+1:]
 	}
-	return dst
 }
 
 // shape finds a line's shape, and notes the tokens that the shape does not tell.
-func (b *Builder) shape(l *heldLine, set *tokenSet) {
+func (b *Builder) shape(line int32, set *tokenSet) {
 	e := &b.held
-	id := b.shapeID(l)
+	l := &e.lines[line]
+	id := b.shapeID(line)
 	b.shapeOf = append(b.shapeOf, id)
 	s := &b.shapes[id]
 	s.count++
@@ -215,16 +230,23 @@ func (b *Builder) tupleTokensOf(set *tokenSet, group uint32, p *builtPath, tuple
 }
 
 // shapeID finds or makes the shape of a line: the whole, or without its message, or with nothing but its level.
-func (b *Builder) shapeID(l *heldLine) uint16 {
+func (b *Builder) shapeID(line int32) uint16 {
 	e := &b.held
+	l := &e.lines[line]
 	if template := e.templates[l.template[0]:l.template[1]]; len(template) > 0 {
-		if b.isShape(l) {
-			return b.shapeIDs[string(b.key)]
+		last := &e.shapes[l.id]
+		if same := &e.lines[last.line]; last.found && same.keys == l.keys && bytes.Equal(e.templates[same.template[0]:same.template[1]], template) {
+			return last.shape
 		}
-		if e.counts.find(e.hash(l)) >= shapeRepeats && b.texts < textShapes && b.textSize+len(template) <= textBytes {
+		if b.isShape(l) {
+			*last = lastShape{true, line, b.shapeIDs[string(b.key)]}
+			return last.shape
+		}
+		if e.counts.counts[l.id] >= shapeRepeats && b.texts < textShapes && b.textSize+len(template) <= textBytes {
 			b.texts++
 			b.textSize += len(template)
-			return b.newShape(builtShape{level: l.level, message: template[1:], known: true, keys: l.keys})
+			*last = lastShape{true, line, b.newShape(builtShape{level: l.level, message: template[1:], known: true, keys: l.keys})}
+			return last.shape
 		}
 	}
 	b.key = append(binary.LittleEndian.AppendUint16(append(b.key[:0], 0), l.keys), byte(l.level))
@@ -250,40 +272,47 @@ func (b *Builder) newShape(s builtShape) uint16 {
 	return id
 }
 
-// A counter counts hashes. Its table is never more than half full.
+// A counter counts hashes, and numbers them in the order in which they came.
 type counter struct {
-	hashes []uint64 // hash+1, or 0
+	table  []uint32 // number plus one, or 0; never more than half full
+	hashes []uint64
 	counts []uint32
 }
 
-// reset forgets everything and makes room for n hashes.
-func (c *counter) reset(n int) {
-	size := 1024
-	for size < 2*n {
-		size *= 2
+// reset forgets everything.
+func (c *counter) reset() {
+	if c.table == nil {
+		c.table = make([]uint32, 1024)
 	}
-	if size > len(c.hashes) {
-		c.hashes, c.counts = make([]uint64, size), make([]uint32, size)
-		return
-	}
-	clear(c.hashes)
-	clear(c.counts)
+	clear(c.table)
+	c.hashes, c.counts = c.hashes[:0], c.counts[:0]
 }
 
-// add counts a hash.
-func (c *counter) add(hash uint64) {
+// add counts a hash, and returns its number.
+func (c *counter) add(hash uint64) uint32 {
 	i := c.at(hash)
-	c.hashes[i] = hash + 1
-	c.counts[i]++
+	id := c.table[i]
+	if id != 0 {
+		c.counts[id-1]++
+		return id - 1
+	}
+	c.hashes, c.counts = append(c.hashes, hash), append(c.counts, 1)
+	id = uint32(len(c.hashes))
+	c.table[i] = id
+	if 2*len(c.hashes) > len(c.table) {
+		c.table = make([]uint32, 2*len(c.table))
+		for n, h := range c.hashes {
+			c.table[c.at(h)] = uint32(n) + 1
+		}
+	}
+	return id - 1
 }
 
-// find says how often a hash was counted.
-func (c *counter) find(hash uint64) uint32 { return c.counts[c.at(hash)] }
-
+// at is where a hash's number is, or would be.
 func (c *counter) at(hash uint64) uint64 {
-	mask := uint64(len(c.hashes) - 1)
+	mask := uint64(len(c.table) - 1)
 	i := hash & mask
-	for c.hashes[i] != 0 && c.hashes[i] != hash+1 {
+	for c.table[i] != 0 && c.hashes[c.table[i]-1] != hash {
 		i = (i + 1) & mask
 	}
 	return i

@@ -82,25 +82,18 @@ type word struct {
 // appendWords splits a text, and appends its words.
 func appendWords(dst []word, text []byte) []word {
 	for i := 0; i < len(text); {
-		from := i
-		h := wordToken.seed()
-		digits, others, size := 0, 0, 0
+		from, wide := i, 0
+		h, classes := wordToken.seed(), uint16(0)
 		for i < len(text) {
-			c := text[i]
-			if c < utf8.RuneSelf {
-				f := asciiFold[c]
-				if f == 0 {
-					break
-				}
-				if f <= '9' {
-					digits++
-				} else {
-					others++
-				}
-				h = (h ^ uint64(f)) * fnvPrime
+			c := asciiWords[text[i]]
+			if c != 0 {
+				classes |= c
+				h = (h ^ uint64(uint8(c))) * fnvPrime
 				i++
-				size++
 				continue
+			}
+			if text[i] < utf8.RuneSelf {
+				break
 			}
 			r, n := utf8.DecodeRune(text[i:])
 			if !IsWord(r) {
@@ -108,13 +101,18 @@ func appendWords(dst []word, text []byte) []word {
 			}
 			r = FoldRune(r)
 			h = addRune(h, r)
-			others++
-			size += utf8.RuneLen(r)
+			classes |= otherClass
+			wide += utf8.RuneLen(r) - n
 			i += n
 		}
 		if i > from {
-			dst = append(dst, word{hash: finish(h), from: int32(from), to: int32(i), size: int32(size), digit: digits > 0, short: others == 0 && digits <= 3})
-			continue
+			dst = append(dst, word{
+				hash: finish(h), from: int32(from), to: int32(i), size: int32(i - from + wide),
+				digit: classes&digitClass != 0, short: classes&otherClass == 0 && i-from <= 3,
+			})
+			if i == len(text) {
+				break
+			}
 		}
 		if text[i] < utf8.RuneSelf {
 			i++
@@ -126,10 +124,22 @@ func appendWords(dst []word, text []byte) []word {
 	return dst
 }
 
-// asciiFold has each ASCII character of words, folded, and 0 for the others.
-var asciiFold = func() (table [utf8.RuneSelf]byte) {
+// What a character of words is, above its folded byte in asciiWords.
+const (
+	digitClass = 1 << 8
+	otherClass = 1 << 9
+)
+
+// asciiWords has each ASCII character of words, folded, and its class; 0 for other bytes.
+var asciiWords = func() (table [256]uint16) {
 	for c := range byte(utf8.RuneSelf) {
-		table[c] = asciiWord(c)
+		switch f := asciiWord(c); {
+		case f == 0:
+		case f <= '9':
+			table[c] = uint16(f) | digitClass
+		default:
+			table[c] = uint16(f) | otherClass
+		}
 	}
 	return table
 }()
@@ -152,7 +162,7 @@ const maxValue = 64
 // wholeValue says whether a metadata value has a token of its own: one whose words are too short to tell it from others, and which
 // has no quad.
 func wholeValue(text []byte, words []word) bool {
-	if len(text) == 0 || len(words) == 1 || foldedSize(text) > maxValue {
+	if len(text) == 0 || len(words) == 1 {
 		return false
 	}
 	for i := range words {
@@ -163,7 +173,7 @@ func wholeValue(text []byte, words []word) bool {
 			return false
 		}
 	}
-	return true
+	return foldedSize(text) <= maxValue
 }
 
 // foldedSize is how many bytes a text has, folded; of long texts, more than maxValue.
