@@ -16,8 +16,9 @@ Prints the whole log, or a part of it, proven while it is read:
 
   jsonl       each entry's line exactly as it was hashed
   csv         RFC 4180 with a header and the leaf hash; cells that a spreadsheet would run as formulas get a ' in front
-  marked      {"immutable":{"origin","index","leaf"},"entry":…}, one a line, for other systems: ` + "`immutable verify --from`" + ` compares
-              their copy with the log later
+  marked      {"immutable":{"origin","index","leaf","size"},"entry":…}, one a line, for other systems: ` + "`immutable verify --from`" + ` compares
+              their copy with the log later; size is that of the newest checkpoint
+  ocsf, ecs   events of OCSF 1.9, documents of ECS, one a line, with the exact line in them (docs/sinks.md); verify --from knows them too
   blockchain  the earlier system's blockchain.json: an array of {"index","timestamp","data","hash","previousHash"}, data = the entry's
               line, with this log's chain hashes
   log         the earlier system's immutable.log: {"id","timestamp","level","message","metadata","hostname","pid"}, one a line
@@ -32,10 +33,12 @@ Beside the tiles lies the file epochs, once the log has changed its keys: what l
   immutable export > logs.jsonl
   immutable export --format blockchain > blockchain.json
   immutable export --from 1000 --limit 1000
+  immutable export --format ocsf --follow | vector --config siem.yaml
 
-  --format FORMAT        jsonl, csv, marked, blockchain, log or index (default jsonl)
+  --format FORMAT        jsonl, csv, marked, ocsf, ecs, blockchain, log or index (default jsonl)
   --from INDEX           from this entry on
-  --limit N              at most so many` + serverFlags + dirFlags + commonFlags
+  --limit N              at most so many
+  --follow               go on with new entries as they come, until interrupted (jsonl, csv, marked, ocsf, ecs)` + serverFlags + dirFlags + commonFlags
 
 func setupExport(c *call) func() error {
 	c.dirFlags()
@@ -44,6 +47,7 @@ func setupExport(c *call) func() error {
 	var q immutable.Query
 	c.set.Uint64Var(&q.From, "from", 0, "")
 	c.set.IntVar(&q.Limit, "limit", 0, "")
+	follow := c.set.Bool("follow", false, "")
 	return func() error {
 		if len(c.args) > 0 && c.args[0] == "tiles" {
 			if len(c.args) != 2 || q.From > 0 || q.Limit != 0 || *format != "jsonl" {
@@ -58,12 +62,16 @@ func setupExport(c *call) func() error {
 			return c.usagef("--limit is at least 1")
 		}
 		x := &exporter{c: c}
-		write, ok := map[string]func(*immutable.Entry) ([]byte, error){"jsonl": jsonLine, "csv": csvLine, "marked": x.marked, "blockchain": x.block, "log": sketchLine, "index": x.indexed}[*format]
+		write, ok := map[string]func(*immutable.Entry) ([]byte, error){"jsonl": jsonLine, "csv": csvLine, "marked": x.as("json"), "ocsf": x.as("ocsf"), "ecs": x.as("ecs"), "blockchain": x.block, "log": sketchLine, "index": x.indexed}[*format]
 		if !ok {
-			return c.usagef("--format is jsonl, csv, marked, blockchain, log or index, not %s", quote(*format))
+			return c.usagef("--format is jsonl, csv, marked, ocsf, ecs, blockchain, log or index, not %s", quote(*format))
 		}
 		x.head = map[string]string{"csv": server.CSVColumns + "\r\n"}[*format]
 		x.array = *format == "blockchain" || *format == "index"
+		if *follow && (x.array || *format == "log") {
+			return c.usagef("--follow goes with --format jsonl, csv, marked, ocsf or ecs")
+		}
+		x.follow = *follow
 		return c.withView(func(l view) error {
 			x.l = l
 			return x.run(&q, write)
@@ -76,6 +84,9 @@ type exporter struct {
 	l      view
 	array  bool
 	head   string
+	follow bool
+	size   uint64 // of the newest checkpoint, when it was asked for
+	asked  uint64 // index from which on it is asked for again
 	offset int64 // in the immutable.log that index describes
 
 	chain   proof.Hash // after the block before
@@ -98,7 +109,14 @@ func (x *exporter) run(q *immutable.Query, write func(*immutable.Entry) ([]byte,
 	}
 	q.Explain = new(immutable.Explain)
 	defer func() { x.c.sayRetired(q.Explain) }()
-	for e, err := range x.l.Entries(x.c.ctx, *q) {
+	entries := x.l.Entries
+	if x.follow {
+		entries = x.l.Follow
+	}
+	for e, err := range entries(x.c.ctx, *q) {
+		if x.follow && x.c.ctx.Err() != nil {
+			return nil // an interrupt is how it ends
+		}
 		if err != nil {
 			return err
 		}
@@ -114,6 +132,11 @@ func (x *exporter) run(q *immutable.Query, write func(*immutable.Entry) ([]byte,
 		if n++; n%256 == 0 {
 			bar.set(n, total)
 		}
+		if x.follow {
+			if err := x.c.out.flush(); err != nil {
+				return err
+			}
+		}
 	}
 	if x.array {
 		x.c.out.raw("\n]\n")
@@ -127,9 +150,18 @@ func jsonLine(e *immutable.Entry) ([]byte, error) {
 
 func csvLine(e *immutable.Entry) ([]byte, error) { return server.AppendCSV(nil, e) }
 
-func (x *exporter) marked(e *immutable.Entry) ([]byte, error) {
-	return export.AppendLine(nil, x.l.Origin(), e), nil
+// as writes entries with their marks. The size is that of the newest checkpoint, asked for again where an entry is above it.
+func (x *exporter) as(format string) func(*immutable.Entry) ([]byte, error) {
+	return func(e *immutable.Entry) ([]byte, error) {
+		if x.size <= e.Index && x.asked <= e.Index {
+			x.size, x.asked = export.CheckpointSize(x.l), e.Index+checkpointEvery
+		}
+		return export.Append(nil, format, x.l.Origin(), x.size, e)
+	}
 }
+
+// checkpointEvery is for how many entries above the newest checkpoint it is not asked for again.
+const checkpointEvery = 256
 
 // block continues the chain from the entry before, which the log has proven.
 func (x *exporter) block(e *immutable.Entry) ([]byte, error) {

@@ -816,7 +816,7 @@ func askCopy(change func(lines [][]byte) [][]byte) func(t *target, k Knowledge) 
 			if err != nil {
 				return "", "", err
 			}
-			lines = append(lines, export.AppendLine(nil, l.Origin(), &e))
+			lines = append(lines, export.AppendLine(nil, l.Origin(), 0, &e))
 		}
 		if r, err := export.CheckCopy(t.ctx, l, bytes.NewReader(bytes.Join(lines, nil)), export.CopyOptions{All: true}); err != nil || !r.Agrees() {
 			return Unseen, "the copy was refuted before it was changed", err

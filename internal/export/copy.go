@@ -17,6 +17,7 @@ import (
 	"strconv"
 
 	"github.com/tree-of-life-system/immutable"
+	"github.com/tree-of-life-system/immutable/internal/siem"
 	"github.com/tree-of-life-system/immutable/proof"
 )
 
@@ -28,11 +29,12 @@ const Member = "immutable"
 type Mark struct {
 	Origin string `json:"origin"`
 	Index  uint64 `json:"index"`
-	Leaf   string `json:"leaf"` // hex
+	Leaf   string `json:"leaf"`           // hex
+	Size   uint64 `json:"size,omitempty"` // of the newest signed checkpoint when the event left; 0 where there was none
 }
 
 // AppendLine appends an entry as a line of a copy: its mark, and the entry as it was hashed.
-func AppendLine(dst []byte, origin string, e *immutable.Entry) []byte {
+func AppendLine(dst []byte, origin string, size uint64, e *immutable.Entry) []byte {
 	dst = append(dst, `{"immutable":{"origin":`...)
 	quoted, err := json.Marshal(origin)
 	if err != nil {
@@ -43,7 +45,11 @@ func AppendLine(dst []byte, origin string, e *immutable.Entry) []byte {
 	dst = strconv.AppendUint(dst, e.Index, 10)
 	dst = append(dst, `,"leaf":"`...)
 	dst = append(dst, e.Leaf.String()...)
-	dst = append(dst, `"},"entry":`...)
+	dst = append(dst, '"')
+	if size > 0 {
+		dst = strconv.AppendUint(append(dst, `,"size":`...), size, 10)
+	}
+	dst = append(dst, `},"entry":`...)
 	dst = append(dst, e.Line...)
 	return append(dst, "}\n"...)
 }
@@ -98,29 +104,28 @@ type CopyReport struct {
 // Agrees reports whether nothing is missing or changed.
 func (r *CopyReport) Agrees() bool { return len(r.Changed) == 0 && r.MissingN == 0 }
 
-// CheckCopy compares the events of a copy, one JSON object a line, with the entries of the log, which are proven while they are read. The
+// CheckCopy compares the events of a copy, a line each or several (see forms.go), with the entries of the log, which are proven while they are read. The
 // log itself is not verified by it. The error says that it could not be told; a copy that was tampered with is a report.
 func CheckCopy(ctx context.Context, l *immutable.Log, in io.Reader, o CopyOptions) (*CopyReport, error) {
-	c := &copyChecker{ctx: ctx, l: l, rep: &CopyReport{Origin: l.Origin(), Size: l.Size(), Changed: []CopyFinding{}, Missing: []Range{}}}
+	c := &copyChecker{ctx: ctx, l: l, line: 1, rep: &CopyReport{Origin: l.Origin(), Size: l.Size(), Changed: []CopyFinding{}, Missing: []Range{}}}
 	defer c.stop()
 	c.seen = make([]uint64, (c.rep.Size+63)/64)
 	lines := bufio.NewReaderSize(in, 1<<16)
-	for {
+	for ; ; c.line++ {
 		line, err := readLine(lines)
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("line %d of the copy: %w", c.rep.Events+1, err)
+			return nil, fmt.Errorf("line %d of the copy: %w", c.line, err)
 		}
 		if len(bytes.TrimSpace(line)) == 0 {
 			continue
 		}
-		c.rep.Events++
-		if err := c.event(line); err != nil {
+		if err := c.read(line, 0); err != nil {
 			return nil, err
 		}
-		if o.Progress != nil && c.rep.Events%progressStep == 0 {
+		if o.Progress != nil && c.line%progressStep == 0 {
 			o.Progress(c.rep.Events)
 		}
 	}
@@ -148,6 +153,7 @@ type copyChecker struct {
 	ctx  context.Context
 	l    *immutable.Log
 	rep  *CopyReport
+	line uint64   // from 1
 	seen []uint64 // a bit for each index
 
 	// The entry that is read next, where the last one led: copies are mostly in order.
@@ -168,38 +174,36 @@ func (c *copyChecker) find(index int64, what, got, want string) {
 		c.rep.Omitted++
 		return
 	}
-	c.rep.Changed = append(c.rep.Changed, CopyFinding{c.rep.Events, index, what, got, want})
+	c.rep.Changed = append(c.rep.Changed, CopyFinding{c.line, index, what, got, want})
 }
 
 // event compares one event.
-func (c *copyChecker) event(line []byte) error {
-	var x struct {
-		Mark  *Mark           `json:"immutable"`
-		Entry json.RawMessage `json:"entry"`
-	}
-	err := json.Unmarshal(line, &x)
+func (c *copyChecker) event(x *copied) error {
+	c.rep.Events++
+	at := func() int64 { return int64(min(x.mark.Index, 1<<62)) }
 	switch {
-	case err != nil:
-		c.find(-1, "the event is no JSON object: "+err.Error(), "", "")
-		return nil //nolint:nilerr // a finding, and no failure of the comparison
-	case x.Mark == nil:
-		c.find(-1, "the event does not say which entry it is (no member immutable)", "", "")
+	case x.bad != "":
+		c.find(-1, x.bad, "", "")
 		return nil
-	case x.Mark.Origin != c.rep.Origin:
-		c.find(int64(min(x.Mark.Index, 1<<62)), "the event is of another log", x.Mark.Origin, c.rep.Origin)
+	case x.mark.Origin != c.rep.Origin:
+		c.find(at(), "the event is of another log", x.mark.Origin, c.rep.Origin)
 		return nil
-	case x.Mark.Index >= c.rep.Size:
-		c.find(int64(min(x.Mark.Index, 1<<62)), fmt.Sprintf("the log has no such entry: it has %d", c.rep.Size), "", "")
+	case x.mark.Index >= c.rep.Size:
+		c.find(at(), fmt.Sprintf("the log has no such entry: it has %d", c.rep.Size), "", "")
+		return nil
+	case x.mark.Size > c.rep.Size:
+		c.find(at(), fmt.Sprintf("the event says that a checkpoint of %d entries was signed, and the log has %d", x.mark.Size, c.rep.Size), "", "")
 		return nil
 	}
-	e, err := c.entry(x.Mark.Index)
+	e, err := c.entry(x.mark.Index)
 	if err != nil {
 		return err
 	}
 	word, bit := e.Index/64, uint64(1)<<(e.Index%64)
 	repeated := c.seen[word]&bit != 0
-	if !c.compare(&e, x.Mark, x.Entry) {
-		return nil
+	same, err := c.compare(&e, x)
+	if err != nil || !same {
+		return err
 	}
 	c.seen[word] |= bit
 	if repeated {
@@ -215,20 +219,35 @@ func (c *copyChecker) event(line []byte) error {
 
 // compare says whether the event is the entry, and counts it. The content may be spelled differently, with other white space or order of
 // members, but must say the same.
-func (c *copyChecker) compare(e *immutable.Entry, m *Mark, content json.RawMessage) bool {
+func (c *copyChecker) compare(e *immutable.Entry, x *copied) (bool, error) {
 	index := int64(e.Index)
-	if leaf, err := hex.DecodeString(m.Leaf); err != nil || !bytes.Equal(leaf, e.Leaf[:]) {
-		c.find(index, "the leaf hash is not the entry's", m.Leaf, e.Leaf.String())
-		return false
+	if leaf, err := hex.DecodeString(x.mark.Leaf); err != nil || !bytes.Equal(leaf, e.Leaf[:]) {
+		c.find(index, "the leaf hash is not the entry's", x.mark.Leaf, e.Leaf.String())
+		return false, nil
 	}
-	if content == nil {
+	if x.content != nil && proof.LeafHash(x.content) != e.Leaf && !c.sameContent(e, x.content) {
+		return false, nil
+	}
+	if x.format != "" && (x.mapping < 1 || x.mapping > siem.Mapping) {
+		c.find(index, fmt.Sprintf("the event says that mapping %d wrote it, and this program knows 1 to %d", x.mapping, siem.Mapping), "", "")
+		return false, nil
+	}
+	if x.format != "" && x.mapping == siem.Mapping {
+		if same, err := c.sameMapping(e, x); !same || err != nil {
+			return false, err
+		}
+	}
+	if x.content == nil {
 		c.rep.Marked++
-		return true
-	}
-	if proof.LeafHash(content) == e.Leaf {
+	} else {
 		c.rep.Same++
-		return true
 	}
+	return true, nil
+}
+
+// sameContent compares an entry that is spelled otherwise.
+func (c *copyChecker) sameContent(e *immutable.Entry, content []byte) bool {
+	index := int64(e.Index)
 	got, err := decode(content)
 	if err != nil {
 		c.find(index, "the entry is no JSON: "+err.Error(), "", "")
@@ -239,12 +258,43 @@ func (c *copyChecker) compare(e *immutable.Entry, m *Mark, content json.RawMessa
 		c.find(index, "the log's entry is no JSON: "+err.Error(), "", "")
 		return false
 	}
-	if place, g, w, differ := difference("", got, want); differ {
+	if place, g, w, differ := difference("", got, want, true); differ {
 		c.find(index, "the entry was changed at "+place, g, w)
 		return false
 	}
-	c.rep.Same++
 	return true
+}
+
+// sameMapping compares an event of another schema with what the entry becomes in it. Other systems add members, and change none.
+func (c *copyChecker) sameMapping(e *immutable.Entry, x *copied) (bool, error) {
+	line, err := Append(nil, x.format, x.mark.Origin, x.mark.Size, e)
+	if err != nil {
+		return false, err
+	}
+	want, err := decode(line)
+	if err != nil {
+		return false, err
+	}
+	got, err := decode(x.whole)
+	if err != nil {
+		c.find(int64(e.Index), "the event is no JSON: "+err.Error(), "", "")
+		return false, nil
+	}
+	if x.content == nil { // what is not there was not compared, and the report counts it
+		for _, m := range []any{got, want} {
+			if o, ok := m.(map[string]any); ok {
+				delete(o, "raw_data")
+				if ev, ok := o["event"].(map[string]any); ok {
+					delete(ev, "original")
+				}
+			}
+		}
+	}
+	if place, g, w, differ := difference("", got, want, false); differ {
+		c.find(int64(e.Index), "the event was changed at "+place, g, w)
+		return false, nil
+	}
+	return true, nil
 }
 
 // entry returns the entry at index.
@@ -323,20 +373,21 @@ func decode(data []byte) (v any, err error) {
 	return v, err
 }
 
-// difference returns the first place at which two values say something different, in the order of the log's members.
-func difference(place string, got, want any) (at, g, w string, differ bool) {
+// difference returns the first place at which two values say something different, in the order of the log's members. exact: got has
+// no members that want has not.
+func difference(place string, got, want any, exact bool) (at, g, w string, differ bool) {
 	if x, ok := want.(map[string]any); ok {
 		y, same := got.(map[string]any)
 		for _, name := range slices.Sorted(maps.Keys(x)) {
 			if v, found := y[name]; !same || !found {
 				return orTop(place + "." + name), text(v), text(x[name]), true
 			}
-			if at, g, w, differ := difference(place+"."+name, y[name], x[name]); differ {
+			if at, g, w, differ := difference(place+"."+name, y[name], x[name], exact); differ {
 				return at, g, w, true
 			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(y)) {
-			if _, found := x[name]; !found {
+			if _, found := x[name]; !found && exact {
 				return orTop(place + "." + name), text(y[name]), "", true
 			}
 		}

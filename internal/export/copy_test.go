@@ -32,7 +32,7 @@ func sample(t *testing.T, n int) (*immutable.Log, [][]byte) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		lines = append(lines, export.AppendLine(nil, l.Origin(), &e))
+		lines = append(lines, export.AppendLine(nil, l.Origin(), 0, &e))
 	}
 	return l, lines
 }
@@ -160,7 +160,7 @@ func FuzzCheckCopy(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	line := export.AppendLine(nil, l.Origin(), &e)
+	line := export.AppendLine(nil, l.Origin(), 0, &e)
 	f.Add(line)
 	f.Add([]byte(`{"immutable":{"origin":"example.com/copy","index":18446744073709551615,"leaf":""}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -34,19 +34,25 @@ type exportFormat struct {
 	kind   string // media type
 	suffix string
 	head   string
-	row    func(dst []byte, origin string, e *immutable.Entry) ([]byte, error)
+	row    func(dst []byte, origin string, size uint64, e *immutable.Entry) ([]byte, error) // size is the newest checkpoint's
 }
 
 var exportFormats = map[string]exportFormat{
-	"jsonl": {"application/x-ndjson", ".jsonl", "", func(dst []byte, _ string, e *immutable.Entry) ([]byte, error) {
+	"jsonl": {"application/x-ndjson", ".jsonl", "", func(dst []byte, _ string, _ uint64, e *immutable.Entry) ([]byte, error) {
 		return append(append(dst, e.Line...), '\n'), nil
 	}},
-	"marked": {"application/x-ndjson", ".jsonl", "", func(dst []byte, origin string, e *immutable.Entry) ([]byte, error) {
-		return export.AppendLine(dst, origin, e), nil
-	}},
-	"csv": {"text/csv; charset=utf-8; header=present", ".csv", CSVColumns + "\r\n", func(dst []byte, _ string, e *immutable.Entry) ([]byte, error) {
+	"marked": {"application/x-ndjson", ".jsonl", "", formatted("json")},
+	"ocsf":   {"application/x-ndjson", ".jsonl", "", formatted("ocsf")},
+	"ecs":    {"application/x-ndjson", ".jsonl", "", formatted("ecs")},
+	"csv": {"text/csv; charset=utf-8; header=present", ".csv", CSVColumns + "\r\n", func(dst []byte, _ string, _ uint64, e *immutable.Entry) ([]byte, error) {
 		return AppendCSV(dst, e)
 	}},
+}
+
+func formatted(format string) func(dst []byte, origin string, size uint64, e *immutable.Entry) ([]byte, error) {
+	return func(dst []byte, origin string, size uint64, e *immutable.Entry) ([]byte, error) {
+		return export.Append(dst, format, origin, size, e)
+	}
 }
 
 // exportEntries sends the entries that are selected, the oldest first, as of the moment of the request, of any number. What goes
@@ -61,7 +67,7 @@ func exportEntries(r *request) error {
 	}
 	format, ok := exportFormats[name]
 	if !ok {
-		return fault("bad-parameter", fmt.Sprintf("format: want jsonl, marked, csv or tiles, not %q", name))
+		return fault("bad-parameter", fmt.Sprintf("format: want jsonl, marked, ocsf, ecs, csv or tiles, not %q", name))
 	}
 	q, spelling, err := r.filter()
 	if err != nil {
@@ -82,6 +88,7 @@ func exportEntries(r *request) error {
 		return err
 	}
 	root, size := r.log.Root()
+	covered := export.CheckpointSize(r.log)
 	h := r.w.Header()
 	if oldest := r.oldest(); oldest > 0 { // nothing is left out unsaid
 		h.Set("Immutable-Oldest", strconv.FormatUint(oldest, 10))
@@ -97,7 +104,7 @@ func exportEntries(r *request) error {
 			if e.Index >= size {
 				return nil // came after the headers
 			}
-			if x.piece, err = format.row(x.piece, r.log.Origin(), &e); err != nil {
+			if x.piece, err = format.row(x.piece, r.log.Origin(), covered, &e); err != nil {
 				return err
 			}
 			x.entries++
