@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -45,6 +46,8 @@ const (
 	discoverEvery  = time.Hour
 	maxSubject     = 512 // bytes of a sub; the standard allows 255
 	maxOnce        = 100_000
+	maxClaims      = 64  // that are handed on
+	maxClaim       = 512 // bytes of one, and of its name
 	maxFutureIssue = 5 * time.Minute // that an issuer's clock may be ahead
 )
 
@@ -150,6 +153,7 @@ func (a *Authenticator) byJWT(r *http.Request, token string) (*tenant.Principal,
 			continue
 		}
 		p.ID, p.Expires = "oidc:"+t.Issuer+"#"+t.Subject, t.Expiry.UTC()
+		p.Claims, p.Once = claimTexts(claims), rule.Once
 		if err := a.in.StillValid(p); err != nil {
 			return nil, err
 		}
@@ -160,6 +164,26 @@ func (a *Authenticator) byJWT(r *http.Request, token string) (*tenant.Principal,
 		return p, nil
 	}
 	return nil, refuse("unmapped", "no rule of a tenant is for this token's claims")
+}
+
+// claimTexts are the claims that are a string, a number or a truth, as text, as far as they are of usual size.
+func claimTexts(claims map[string]any) map[string]string {
+	out := make(map[string]string, min(len(claims), maxClaims))
+	for name, value := range claims {
+		var text string
+		switch v := value.(type) {
+		case string:
+			text = v
+		case json.Number:
+			text = v.String()
+		case bool:
+			text = strconv.FormatBool(v)
+		}
+		if text != "" && len(name) <= maxClaim && len(text) <= maxClaim && len(out) < maxClaims {
+			out[name] = text
+		}
+	}
+	return out
 }
 
 // unverifiedIssuer reads iss from a token, to choose whose keys to verify it with.

@@ -25,6 +25,7 @@ type Options struct {
 	Expires      func() time.Time                 // of the TLS certificate in use; zero without TLS
 	Verification func(*tenant.Log) Verification   // what is known of a log's verification
 	Alerts       func(tenant string) []AlertCount // those that fire now
+	Sources      func() map[string]SourceCount    // what came from outside, by kind
 
 	Now func() time.Time // nil is time.Now
 }
@@ -49,6 +50,12 @@ type Verification struct {
 type AlertCount struct {
 	Severity, Kind string
 	N              int
+}
+
+// SourceCount is what came of one kind of source.
+type SourceCount struct {
+	Accepted uint64
+	Rejected map[string]uint64 // by reason
 }
 
 // Limits of one scrape.
@@ -127,6 +134,7 @@ func (m *Metrics) Appended(l *tenant.Log, took time.Duration) {
 type service struct {
 	o                                                                 Options
 	build, ready, connections, closed, expires, free, size, up, alert *prometheus.Desc
+	came, refused                                                     *prometheus.Desc
 }
 
 func newService(o Options) *service {
@@ -144,11 +152,13 @@ func newService(o Options) *service {
 		size:        d("disk_size_bytes", "The file system that the data directory is on."),
 		up:          d("tenant_up", "1 for a tenant that could be opened.", "tenant"),
 		alert:       d("alerts_firing", "Alerts that fire now.", "tenant", "severity", "kind"),
+		came:        d("source_entries_total", "Entries from webhooks and other foreign protocols.", "kind"),
+		refused:     d("source_rejected_total", "What of them was refused.", "kind", "reason"),
 	}
 }
 
 func (s *service) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.build, s.ready, s.connections, s.closed, s.expires, s.free, s.size, s.up, s.alert} {
+	for _, d := range []*prometheus.Desc{s.build, s.ready, s.connections, s.closed, s.expires, s.free, s.size, s.up, s.alert, s.came, s.refused} {
 		ch <- d
 	}
 }
@@ -176,6 +186,14 @@ func (s *service) Collect(ch chan<- prometheus.Metric) {
 	if free, size, err := disk(s.o.Installation.Dir()); err == nil {
 		gauge(s.free, float64(free))
 		gauge(s.size, float64(size))
+	}
+	if s.o.Sources != nil {
+		for kind, c := range s.o.Sources() {
+			ch <- prometheus.MustNewConstMetric(s.came, prometheus.CounterValue, float64(c.Accepted), kind)
+			for reason, n := range c.Rejected {
+				ch <- prometheus.MustNewConstMetric(s.refused, prometheus.CounterValue, float64(n), kind, reason)
+			}
+		}
 	}
 	for _, t := range s.o.Installation.Tenants() {
 		gauge(s.up, flag(t.Err() == nil), t.Name())

@@ -30,6 +30,8 @@ var allowed = map[string]string{
 	"setAlertRules": "admin", "testAlertSink": "admin", "setHold": "admin", "releaseHold": "admin",
 	"listRetired": "reader auditor admin", "retireExpired": "admin", "restoreSegment": "admin",
 	"metrics": "reader auditor admin", "listTenants": "auditor admin", "listInstallationTokens": "auditor admin",
+	"listSources": "auditor admin", "getSource": "auditor admin", "createSource": "admin", "updateSource": "admin", "deleteSource": "admin", "revealVerification": "admin",
+	"takeJobEvent": "writer admin",
 	"createTenant": "admin", "createInstallationToken": "admin", "revokeInstallationToken": "admin",
 	"whoAmI": "writer reader auditor admin",
 }
@@ -94,6 +96,9 @@ func TestEveryRouteAsEveryRoleOfEveryTenant(t *testing.T) {
 	}
 	for _, rt := range routes() {
 		rt := &rt
+		if rt.Access == signed {
+			continue // what its handler finds out is in hooks_test.go
+		}
 		if rt.Access == public {
 			if status, body := sv.walk(rt, "acme", "main", "", false); status >= 400 && rt.ID != "readiness" {
 				t.Errorf("%s without credentials: status %d: %s", rt.ID, status, body)
@@ -183,7 +188,7 @@ func TestLimitedTokensLearnNothingElse(t *testing.T) {
 	}
 	oneLog := sv.token("acme", tenant.TokenSpec{Role: tenant.Admin, Logs: []string{"main"}})
 	for _, rt := range routes() {
-		if !rt.has("{log}") {
+		if !rt.has("{log}") || rt.Access == signed {
 			continue
 		}
 		status, body := sv.walk(&rt, "acme", "other", oneLog, true)

@@ -18,6 +18,7 @@ const (
 	permitted     openness = iota // whoever has Permission for the tenant and log of the path
 	anyone                        // any principal
 	public                        // everybody
+	signed                        // whoever signed the body, which the handler finds out
 	metricsAccess                 // as permitted, or everybody when Options.PublicMetrics
 	tilesAccess                   // as permitted, or everybody when the log's settings have PublicTiles
 )
@@ -53,6 +54,8 @@ func routes() []route {
 		holdRoutes(),
 		retentionRoutes(),
 		writeRoutes(),
+		hookRoutes(),
+		sourceRoutes(),
 		readRoutes(),
 		proveRoutes(),
 		tlogRoutes(),

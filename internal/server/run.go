@@ -21,6 +21,7 @@ import (
 	"github.com/tree-of-life-system/immutable/internal/config"
 	"github.com/tree-of-life-system/immutable/internal/metrics"
 	"github.com/tree-of-life-system/immutable/internal/monitor"
+	"github.com/tree-of-life-system/immutable/internal/source"
 	"github.com/tree-of-life-system/immutable/internal/tenant"
 	"github.com/tree-of-life-system/immutable/internal/vfs"
 	"github.com/tree-of-life-system/immutable/proof"
@@ -90,6 +91,7 @@ type running struct {
 	auth    *authn.Authenticator
 	alerts  *alert.Manager
 	monitor *monitor.Monitor
+	sources *source.Registry
 	metrics *metrics.Metrics
 	conns   *connections
 
@@ -256,13 +258,14 @@ func (s *running) compose(ctx context.Context) error {
 	}
 	s.alerts = alert.New(alert.Options{Installation: s.in, Logger: s.logger, AllowPrivate: s.c.Alerts.AllowPrivate, SMTP: mail})
 	s.monitor = monitor.New(monitor.Options{Installation: s.in, Logger: s.logger, Share: s.c.Scrub, OnEvent: s.alerts.Raise})
+	s.sources = source.New(source.Options{Installation: s.in, Logger: s.logger})
 	s.conns = newConnections(s.connectionLimit())
 	s.metrics = metrics.New(metrics.Options{
 		Installation: s.in, Version: s.rt.Version, Ready: func() bool { return s.isReady(ctx) == nil }, Connections: s.countConnections,
-		Expires: s.expires, Verification: s.verification, Alerts: s.firing,
+		Expires: s.expires, Verification: s.verification, Alerts: s.firing, Sources: s.sourceCounts,
 	})
 	s.api = New(Options{
-		Installation: s.in, Auth: s.auth, Monitor: s.monitor, Alerts: s.alerts, Metrics: s.metrics, PublicMetrics: s.publicMetrics(), Ready: s.isReady,
+		Installation: s.in, Auth: s.auth, Monitor: s.monitor, Alerts: s.alerts, Registry: s.sources, Metrics: s.metrics, PublicMetrics: s.publicMetrics(), Ready: s.isReady,
 		Observe: s.metrics.Observe, Logger: s.logger,
 	})
 	return s.makeReceivers()
@@ -357,6 +360,14 @@ func (s *running) verification(l *tenant.Log) metrics.Verification {
 	return metrics.Verification{Results: st.Verifications, Refuted: st.Refuted, Last: st.LastTime, Scrubbed: st.Scrubbed, ScrubShare: st.ScrubbedShare, FileAlarms: st.FileAlarms}
 }
 
+func (s *running) sourceCounts() map[string]metrics.SourceCount {
+	out := map[string]metrics.SourceCount{}
+	for kind, c := range s.sources.Counts() {
+		out[kind] = metrics.SourceCount{Accepted: c.Accepted, Rejected: c.Rejected}
+	}
+	return out
+}
+
 func (s *running) firing(name string) []metrics.AlertCount {
 	counts := map[metrics.AlertCount]int{}
 	for _, st := range s.alerts.Active(name) {
@@ -448,6 +459,11 @@ func (s *running) stop() error {
 	if s.auth != nil {
 		if err := s.auth.Close(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("record refused requests: %w", err))
+		}
+	}
+	if s.sources != nil {
+		if err := s.sources.Close(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("record what was refused: %w", err))
 		}
 	}
 	if s.in != nil {

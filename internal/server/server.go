@@ -21,6 +21,7 @@ import (
 
 	"github.com/tree-of-life-system/immutable/internal/alert"
 	"github.com/tree-of-life-system/immutable/internal/monitor"
+	"github.com/tree-of-life-system/immutable/internal/source"
 	"github.com/tree-of-life-system/immutable/internal/tenant"
 )
 
@@ -36,7 +37,8 @@ type Options struct {
 	Auth         Authenticator
 	Monitor      *monitor.Monitor // runs verifications; nil is not found
 	Alerts       *alert.Manager   // rules, sinks and what is wrong now; nil is not found
-	Sources      Observer         // hears of what foreign sources send; it may be nil
+	Sources      Observer         // hears of what foreign sources send; nil is Registry
+	Registry     *source.Registry // which webhooks may send; nil is none
 
 	Metrics       http.Handler // GET /metrics; nil is not found
 	PublicMetrics bool         // /metrics needs no token
@@ -57,6 +59,9 @@ type Limits struct {
 	// BodyMemory is the most bytes of all large JSON bodies and answers that are held at once: 128 MiB, a quarter of it by one tenant. Beyond
 	// it requests wait for Patience.
 	BodyMemory int64
+	// HookMemory is the most bytes of large webhooks that are held at once: 128 MiB, a quarter of it by one tenant. Beyond it they are
+	// told to come back.
+	HookMemory int64
 	// Ratio is how many times its size a compressed body may unpack to, beyond the first 4 MiB: 256.
 	Ratio int64
 	// Patience is how long a client may take for its next bytes, of a body that it sends or an answer that it reads: 30 s.
@@ -95,6 +100,9 @@ func (l Limits) withDefaults() Limits {
 	if l.BodyMemory == 0 {
 		l.BodyMemory = 128 << 20
 	}
+	if l.HookMemory == 0 {
+		l.HookMemory = 128 << 20
+	}
 	if l.Ratio == 0 {
 		l.Ratio = 256
 	}
@@ -125,6 +133,7 @@ type Server struct {
 	mux     *http.ServeMux // patterns only: which methods a pattern has is in the resources it leads to
 	table   []route
 	memory  *budget // bytes of large JSON bodies and answers
+	hooks   *budget // bytes of large webhooks, which are apart: their senders have shown nothing yet
 	ingests *budget // NDJSON bodies that are being read
 	exports *budget // exports that are being written
 
@@ -148,14 +157,17 @@ func New(o Options) *Server {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	if o.Sources == nil {
+	switch {
+	case o.Sources == nil && o.Registry != nil:
+		o.Sources = o.Registry
+	case o.Sources == nil:
 		o.Sources = noObserver{}
 	}
 	o.Limits = o.Limits.withDefaults()
 	s := &Server{o: o, mux: http.NewServeMux(), table: routes(), memory: newBudget(o.Limits.BodyMemory), ingests: newBudget(o.Limits.Ingests)}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.exports, s.streams = newBudget(o.Limits.Exports), newStreams(s)
-	s.searches = newBudget(o.Limits.Searches)
+	s.searches, s.hooks = newBudget(o.Limits.Searches), newBudget(o.Limits.HookMemory)
 	resources := map[string]resource{}
 	for i := range s.table {
 		rt := &s.table[i]
@@ -297,7 +309,7 @@ func (s *Server) serve(r *request) error {
 // decides: a name that does not exist, and one that the principal may not know of, leave it by the same error.
 func (s *Server) authorize(r *request) error {
 	switch r.route.Access {
-	case public:
+	case public, signed:
 		return nil
 	case metricsAccess:
 		if s.o.PublicMetrics {

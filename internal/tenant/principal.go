@@ -110,6 +110,10 @@ type Principal struct {
 	Levels  Levels    `json:"levels,omitempty"` // the only ones it may append and read; none is every level
 	Expires time.Time `json:"expires,omitzero"`
 
+	// Claims are those of the JWT that showed who it is, as text, where it was one. Once says that the rule for it takes each token once.
+	Claims map[string]string `json:"-"`
+	Once   bool              `json:"-"`
+
 	rules uint64 // the generation of the tenant's claim and certificate rules that made it; 0 for tokens
 }
 
