@@ -46,8 +46,8 @@ const (
 	discoverEvery  = time.Hour
 	maxSubject     = 512 // bytes of a sub; the standard allows 255
 	maxOnce        = 100_000
-	maxClaims      = 64  // that are handed on
-	maxClaim       = 512 // bytes of one, and of its name
+	maxClaims      = 64              // that are handed on
+	maxClaim       = 512             // bytes of one, and of its name
 	maxFutureIssue = 5 * time.Minute // that an issuer's clock may be ahead
 )
 

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"github.com/tree-of-life-system/immutable"
-	"github.com/tree-of-life-system/immutable/event"
+	events "github.com/tree-of-life-system/immutable/event"
 	"github.com/tree-of-life-system/immutable/internal/hooks"
 	"github.com/tree-of-life-system/immutable/internal/source"
 	"github.com/tree-of-life-system/immutable/internal/tenant"
@@ -290,10 +290,10 @@ func (h *hook) digest() string {
 // under a key of its own: if that is interrupted, the next attempt goes on where it ended. The delivery is in the log when its own
 // entry is.
 func (h *hook) append(ctx context.Context, d *hooks.Delivery) (immutable.Receipt, error) {
-	whole, err := event.Keep(&d.Event, h.body)
+	whole, err := events.Keep(&d.Event, h.body)
 	if err != nil {
 		d.Reduce()
-		if whole, err = event.Keep(&d.Event, h.body); err != nil {
+		if whole, err = events.Keep(&d.Event, h.body); err != nil {
 			return immutable.Receipt{}, err
 		}
 	}
@@ -304,7 +304,7 @@ func (h *hook) append(ctx context.Context, d *hooks.Delivery) (immutable.Receipt
 			return immutable.Receipt{}, err
 		}
 		d.Event.Metadata[hooks.KeyParts], d.Event.Metadata[hooks.KeyFirst] = len(parts), first
-		if _, err := event.Keep(&d.Event, h.body); err != nil { // again, for these take room too
+		if _, err := events.Keep(&d.Event, h.body); err != nil { // again, for these take room too
 			return immutable.Receipt{}, err
 		}
 	}
@@ -318,31 +318,31 @@ func (h *hook) append(ctx context.Context, d *hooks.Delivery) (immutable.Receipt
 // parts writes a large body, and says where its first part is.
 func (h *hook) parts(ctx context.Context, d *hooks.Delivery, parts [][]byte) (first uint64, err error) {
 	digest := h.digest()
-	var events []immutable.Event
+	var batch []immutable.Event
 	size := 0
 	for i, part := range parts {
 		f := immutable.Fields{
-			event.KeySource: map[string]any{"provider": h.kind}, hooks.KeyDelivery: map[string]any{"id": d.ID}, hooks.KeyPart: i + 1, hooks.KeyParts: len(parts),
+			events.KeySource: map[string]any{"provider": h.kind}, hooks.KeyDelivery: map[string]any{"id": d.ID}, hooks.KeyPart: i + 1, hooks.KeyParts: len(parts),
 		}
-		if !event.Raw(f, part, 0) {
+		if !events.Raw(f, part, 0) {
 			return 0, fmt.Errorf("part %d of a body of %d bytes has no place in an entry", i+1, len(h.body))
 		}
 		f[hooks.KeyWhole] = digest
-		events = append(events, immutable.Event{
+		batch = append(batch, immutable.Event{
 			Level: d.Event.Level, Message: fmt.Sprintf("part %d of %d of a webhook's body", i+1, len(parts)), Metadata: f,
 			IdempotencyKey: fmt.Sprintf("hook/%s/%s/%d", h.source.ID, digest, i+1),
 		})
 		if size += len(part); size < hookBatch && i < len(parts)-1 {
 			continue
 		}
-		receipts, err := h.log.AppendAs(ctx, h.principal, events...)
+		receipts, err := h.log.AppendAs(ctx, h.principal, batch...)
 		if err != nil {
 			return 0, err
 		}
-		if i+1 == len(events) { // it was the first batch
+		if i+1 == len(batch) { // it was the first batch
 			first = receipts[0].Index
 		}
-		events, size = nil, 0
+		batch, size = nil, 0
 	}
 	return first, nil
 }

@@ -7,7 +7,7 @@ import (
 	"net/http"
 
 	"github.com/tree-of-life-system/immutable"
-	"github.com/tree-of-life-system/immutable/event"
+	events "github.com/tree-of-life-system/immutable/event"
 	"github.com/tree-of-life-system/immutable/internal/intake"
 )
 
@@ -77,7 +77,7 @@ func jobMetadata(e *immutable.Event, claims map[string]string) error {
 			f[name] = value
 		}
 	}
-	for _, name := range []string{jobKey, event.KeySource, event.KeyActor} {
+	for _, name := range []string{jobKey, events.KeySource, events.KeyActor} {
 		if _, taken := f[name]; taken {
 			return fault("bad-event", "the job's token says what stands under "+name+": leave it out").with("field", "metadata."+name)
 		}
@@ -88,10 +88,10 @@ func jobMetadata(e *immutable.Event, claims map[string]string) error {
 			about[name] = v
 		}
 	}
-	shape := event.Shape{
-		Kind: event.KindDeployment, Actor: &event.Actor{Type: event.ActorUser, ID: claims["actor_id"], Name: claims["actor"]},
-		Target: &event.Target{Type: "repository", ID: claims["repository_id"], Name: claims["repository"]},
-		Source: &event.Source{Provider: jobProvider},
+	shape := events.Shape{
+		Kind: events.KindDeployment, Actor: &events.Actor{Type: events.ActorUser, ID: claims["actor_id"], Name: claims["actor"]},
+		Target: &events.Target{Type: "repository", ID: claims["repository_id"], Name: claims["repository"]},
+		Source: &events.Source{Provider: jobProvider},
 	}
 	for name, value := range shape.Fields() {
 		if _, own := f[name]; !own {
