@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tree-of-life-system/immutable"
 	"github.com/tree-of-life-system/immutable/internal/config"
 	"github.com/tree-of-life-system/immutable/internal/tenant"
 )
@@ -43,9 +42,14 @@ type receiveTarget struct {
 // name is for logs, and part of the principal's.
 func (t *receiveTarget) name() string { return t.Protocol + " " + t.Address }
 
+func (t *receiveTarget) names() (tenantName, logName string) {
+	tenantName, logName, _ = strings.Cut(t.Log, "/")
+	return tenantName, logName
+}
+
 // log is where events go. It is looked up for each append, because logs come and go while the service runs.
 func (t *receiveTarget) log() (*tenant.Log, error) {
-	tenantName, logName, _ := strings.Cut(t.Log, "/")
+	tenantName, logName := t.names()
 	owner, err := t.s.in.Tenant(tenantName)
 	if err != nil {
 		return nil, err
@@ -53,20 +57,11 @@ func (t *receiveTarget) log() (*tenant.Log, error) {
 	return owner.Log(logName)
 }
 
-// append makes the events durable in the name of the receiver.
-func (t *receiveTarget) append(ctx context.Context, events ...immutable.Event) ([]immutable.Receipt, error) {
-	l, err := t.log()
-	if err != nil {
-		return nil, err
-	}
-	return l.AppendAs(ctx, t.principal, events...)
-}
-
 // bindReceivers opens the sockets of all receivers before anything is made, so that an address in use changes nothing.
 func (s *running) bindReceivers(ctx context.Context) error {
 	for _, r := range s.c.Listeners() {
-		tenantName, logName, _ := strings.Cut(r.Log, "/")
 		t := &receiveTarget{Receiver: r, s: s}
+		tenantName, logName := t.names()
 		t.principal = &tenant.Principal{ID: "listener:" + r.Protocol, Name: t.name(), Tenant: tenantName, Role: tenant.Writer, Logs: []string{logName}}
 		var err error
 		switch r.Protocol {
@@ -110,6 +105,10 @@ func (s *running) makeReceivers() error {
 // newReceiver makes the receiver of the target's protocol.
 func (s *running) newReceiver(t *receiveTarget) (receiver, error) {
 	switch t.Protocol {
+	case config.SyslogUDP, config.SyslogTCP, config.SyslogTLS:
+		return newSyslog(t)
+	case config.LinesTCP, config.LinesUnix:
+		return newLines(t)
 	default:
 		return nil, errors.New("this program was built without the protocol")
 	}

@@ -122,3 +122,18 @@ func (s *Splitter) Last(b []byte) (f Frame, ok bool) {
 	}
 	return Frame{Raw: bytes.TrimSuffix(b, []byte("\r"))}, true
 }
+
+// LineSplitter cuts a stream into lines that end with LF, and nothing else, with the same limit.
+type LineSplitter struct{ s Splitter }
+
+// Next cuts the first line off b; with last, what is left is a line too. n is how many bytes that takes; 0 where more are needed.
+func (l *LineSplitter) Next(b []byte, last bool) (f Frame, n int) {
+	if f, n = l.s.line(b); n > 0 || !last || len(b) == 0 {
+		return f, n
+	}
+	f.Raw = b
+	if l.s.midLine {
+		f.Err = l.s.tooLong()
+	}
+	return f, len(b)
+}
