@@ -40,6 +40,8 @@ type Authenticator struct {
 	issuers map[string]*issuer
 	once    onceTokens
 	refused refusals
+
+	sessions sessions
 }
 
 // maxBearer is the length in bytes of an Authorization header's credentials. JWTs of GitHub Actions have some 1,700.
@@ -74,7 +76,7 @@ func (a *Authenticator) Close(ctx context.Context) error { return a.refused.flus
 
 // Principal says who asks. An error that wraps tenant.ErrUnauthenticated means nobody who is known, and is recorded in the
 // log of the log; an *IssuerError means that it could not be told now. Credentials are taken from the Authorization
-// header and from TLS, never from the URL, which ends up in logs of others.
+// header, a session's cookie and TLS, in this order, never from the URL, which ends up in logs of others.
 func (a *Authenticator) Principal(r *http.Request) (*tenant.Principal, error) {
 	p, err := a.principal(r)
 	if err != nil {
@@ -89,14 +91,24 @@ func (a *Authenticator) principal(r *http.Request) (*tenant.Principal, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case token != "" && strings.Count(token, ".") == 2:
-		return a.byJWT(r, token)
 	case token != "":
-		return a.in.Authenticate(r.Context(), token)
-	case a.mtls && r.TLS != nil && len(r.TLS.VerifiedChains) > 0:
+		return a.byToken(r, token)
+	}
+	if p, err := a.bySession(r); p != nil || err != nil {
+		return p, err
+	}
+	if a.mtls && r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 		return a.byCertificate(r)
 	}
 	return nil, refuse("missing", "send a token as Authorization: Bearer …")
+}
+
+// byToken finds the principal of an API token or a JWT.
+func (a *Authenticator) byToken(r *http.Request, token string) (*tenant.Principal, error) {
+	if strings.Count(token, ".") == 2 {
+		return a.byJWT(r, token)
+	}
+	return a.in.Authenticate(r.Context(), token)
 }
 
 func refuse(kind, format string, args ...any) error {
