@@ -17,7 +17,7 @@ import (
 func parseAccess(raw []byte) (*record, error) {
 	s := fields{rest: strings.TrimRight(valid(raw), "\r\n")}
 	client := s.word()
-	if next, _, _ := strings.Cut(s.rest, " "); isAddress(next) || isHostPort(client) && next != "-" {
+	if next, _, _ := strings.Cut(s.rest, " "); !isAddress(client) && (isAddress(next) || isHostPort(client) && next != "-") {
 		s.word()
 		return accessLine(&s, next, client) // the host that was asked stood before the client
 	}

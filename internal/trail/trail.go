@@ -7,6 +7,11 @@
 package trail
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -14,6 +19,7 @@ import (
 
 	"github.com/tree-of-life-system/immutable"
 	"github.com/tree-of-life-system/immutable/event"
+	"github.com/tree-of-life-system/immutable/internal/entry"
 )
 
 // Parser makes events of records, in their order. It is not for concurrent use.
@@ -36,11 +42,15 @@ type Format string
 // The formats.
 const (
 	Access  Format = "access"  // nginx, Apache: common and combined log format, a line each
+	Auditd  Format = "auditd"  // Linux audit.log, where one event has several lines
 	AuthLog Format = "authlog" // sshd, PAM, sudo, su, cron in auth.log or secure, a line each
+
+	CloudTrail Format = "cloudtrail" // AWS: events, one after the other or in deliveries
+	K8sAudit   Format = "k8s-audit"  // Kubernetes: audit.k8s.io Event and EventList, as the log backend writes and the webhook backend sends
 )
 
 // Formats returns every format, in the order in which help lists them.
-func Formats() []Format { return []Format{Access, AuthLog} }
+func Formats() []Format { return []Format{Access, Auditd, AuthLog, CloudTrail, K8sAudit} }
 
 // ParseFormat reads a format's name.
 func ParseFormat(name string) (Format, error) {
@@ -57,7 +67,7 @@ func ParseFormat(name string) (Format, error) {
 }
 
 // JSON says whether records are JSON values rather than lines.
-func (f Format) JSON() bool { return false }
+func (f Format) JSON() bool { return f == CloudTrail || f == K8sAudit }
 
 // Options say what the records themselves do not. The zero value is good.
 type Options struct {
@@ -78,6 +88,12 @@ func New(f Format, o Options) (Parser, error) {
 		return stateless(parseAccess), nil
 	case AuthLog:
 		return stateless((&authLog{o: o}).parse), nil
+	case Auditd:
+		return &auditd{}, nil
+	case CloudTrail:
+		return stateless(parseCloudTrail), nil
+	case K8sAudit:
+		return k8sAudit{}, nil
 	}
 	_, err := ParseFormat(string(f))
 	return nil, err
@@ -100,6 +116,7 @@ type record struct {
 	host    string // that wrote it
 	pid     uint32
 	key     string // idempotency key
+	json    bool   // the record is a JSON object
 	shape   event.Shape
 }
 
@@ -121,6 +138,13 @@ func (p stateless) Flush(dst []immutable.Event) []immutable.Event { return dst }
 // event is the record beside its bytes. Where both together are no entry, the bytes stay.
 func (r *record) event(raw []byte) immutable.Event {
 	e := immutable.Event{Level: r.level, Message: shorten(r.message), EventTime: r.time, Hostname: r.host, PID: r.pid, IdempotencyKey: r.key, Metadata: r.shape.Fields()}
+	if r.json {
+		e.Metadata[keyRecord] = json.RawMessage(bytes.Clone(raw))
+		if _, err := entry.Append(nil, &e); err == nil {
+			return e
+		}
+		delete(e.Metadata, keyRecord) // JSON that the log's format refuses, such as with a name twice, or too much of it
+	}
 	if _, err := event.Keep(&e, raw); err != nil {
 		return unparsed(raw, fmt.Errorf("what was read has no place in an entry: %w", err))
 	}
@@ -137,6 +161,46 @@ func unparsed(raw []byte, reason error) immutable.Event {
 		panic("trail: a short event and bytes are no entry: " + err.Error()) // both are bounded and valid: only a bug gets here
 	}
 	return e
+}
+
+// identity makes an idempotency key of what identifies a record at its source. The record's digest is part of it: a record that
+// comes again is known, one that says something else under the same name is a record of its own, and nothing is lost.
+func identity(f Format, raw []byte, parts ...string) string {
+	for _, part := range parts {
+		if part == "" {
+			return ""
+		}
+	}
+	digest := sha256.Sum256(raw)
+	name := strings.Join(parts, ":")
+	if len(name) > 128 || !utf8.ValidString(name) {
+		long := sha256.Sum256([]byte(name))
+		name = hex.EncodeToString(long[:])
+	}
+	return string(f) + ":" + name + ":" + hex.EncodeToString(digest[:16])
+}
+
+// object reads the members of a JSON object that v has. A member of another type than it should have is left out.
+func object(raw []byte, v any) error {
+	err := json.Unmarshal(raw, v)
+	if _, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && len(raw) > 0 && raw[0] == '{' {
+		return nil
+	}
+	return err
+}
+
+// timeOf is the first of the texts that is a time: RFC 3339, or without T and zone, as some pipelines rewrite it.
+func timeOf(texts ...string) time.Time {
+	for _, s := range texts {
+		for _, layout := range [...]string{time.RFC3339Nano, "2006-01-02 15:04:05.999999999"} {
+			if t, err := time.Parse(layout, s); err == nil && t.Year() > 0 && t.Year() <= 9999 {
+				if t = t.UTC(); t.Year() > 0 && t.Year() <= 9999 {
+					return t
+				}
+			}
+		}
+	}
+	return time.Time{}
 }
 
 // valid is raw as text, with U+FFFD for what is not UTF-8.
