@@ -185,14 +185,7 @@ func appendArray(r *request, g given, data []byte) error {
 	if err != nil {
 		return arrayError(err, events)
 	}
-	out := append(make([]byte, 0, 32+320*len(receipts)), `{"receipts":[`...)
-	for i := range receipts {
-		if i > 0 {
-			out = append(out, ',')
-		}
-		out = append(appendReceipt(append(out, '{'), &receipts[i]), '}')
-	}
-	return r.send(http.StatusCreated, "application/json", append(out, "]}\n"...))
+	return r.sendReceipts(receipts)
 }
 
 // arrayError says which element the log refused.

@@ -123,6 +123,15 @@ func (r *request) fail(err error) {
 		}
 		panic(http.ErrAbortHandler)
 	}
+	if r.route != nil && r.route.Fail != nil {
+		r.route.Fail(r, p, err)
+		return
+	}
+	r.failProblem(p)
+}
+
+// failProblem is fail for an answer that has not begun.
+func (r *request) failProblem(p *problem) {
 	h := r.w.Header()
 	for _, name := range []string{"Content-Encoding", "ETag", "Last-Modified", "Content-Disposition"} {
 		h.Del(name)

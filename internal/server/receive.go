@@ -109,6 +109,8 @@ func (s *running) newReceiver(t *receiveTarget) (receiver, error) {
 		return newSyslog(t)
 	case config.LinesTCP, config.LinesUnix:
 		return newLines(t)
+	case config.OTLPGRPC:
+		return newOTLPReceiver(t, s.metrics.InFlight(s.api)), nil
 	default:
 		return nil, errors.New("this program was built without the protocol")
 	}

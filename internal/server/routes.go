@@ -21,6 +21,7 @@ const (
 	signed                        // whoever signed the body, which the handler finds out
 	metricsAccess                 // as permitted, or everybody when Options.PublicMetrics
 	tilesAccess                   // as permitted, or everybody when the log's settings have PublicTiles
+	ownLog                        // as permitted, for the log that findOwnLog says: the path has none
 )
 
 // route is one row of the table. What the API does not have here does not exist: openapi.json and docs/http-api.md are
@@ -35,6 +36,9 @@ type route struct {
 	Closed     bool              // it works on a log that could not be opened
 	ID         string            // operationId in openapi.json
 	Handle     handler
+
+	// Fail answers with an error in the way of a protocol that is not ours; nil answers with the problem.
+	Fail func(r *request, p *problem, err error)
 }
 
 const (
@@ -56,6 +60,8 @@ func routes() []route {
 		writeRoutes(),
 		hookRoutes(),
 		sourceRoutes(),
+		otlpRoutes(),
+		cloudEventRoutes(),
 		readRoutes(),
 		proveRoutes(),
 		tlogRoutes(),

@@ -141,6 +141,8 @@ type Server struct {
 	streams  *streams
 	changes  sync.Mutex // one change of settings at a time: what a patch is applied to stays as it is until then
 
+	exporting oneAtATime // exports of OpenTelemetry logs, by what they are
+
 	stopping context.Context // ends when Shutdown begins
 	stop     context.CancelFunc
 
@@ -329,21 +331,27 @@ func (s *Server) authorize(r *request) error {
 		return nil
 	}
 	t, l := r.PathValue("tenant"), r.PathValue("log")
+	if r.route.Access == ownLog {
+		if t, l, err = findOwnLog(r.Request, p); err != nil {
+			return err
+		}
+	}
 	if err := p.Allow(r.route.Permission, t, l); err != nil {
 		return err
 	}
 	return s.resolve(r, t, l)
 }
 
-// resolve opens what the path names, for a principal that may.
+// resolve opens what the path, or findOwnLog, names, for a principal that may.
 func (s *Server) resolve(r *request, tenantName, logName string) (err error) {
-	if !r.route.has("{tenant}") {
+	named := func(wildcard string) bool { return r.route.Access == ownLog || r.route.has(wildcard) }
+	if !named("{tenant}") {
 		return nil
 	}
 	if r.tenant, err = s.o.Installation.Tenant(tenantName); err != nil {
 		return err
 	}
-	if !r.route.has("{log}") {
+	if !named("{log}") {
 		return nil
 	}
 	if r.log, err = r.tenant.Log(logName); err == nil {
