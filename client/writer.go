@@ -250,7 +250,7 @@ func (w *Writer) put(events []immutable.Event) (<-chan struct{}, error) {
 		if err != nil {
 			return nil, fmt.Errorf("event %d: %w", i, err)
 		}
-		lines[i] = d.appendJSON(nil)
+		lines[i] = d.takeJSON()
 	}
 	if w.cfg.Mode != Drop {
 		err := w.q.put(lines)
@@ -320,7 +320,7 @@ func (w *Writer) recordGap() {
 		IdempotencyKey: key, EventTime: w.c.now(),
 	})
 	if err == nil {
-		err = w.q.put([][]byte{d.appendJSON(nil)})
+		err = w.q.put([][]byte{d.takeJSON()})
 	}
 	w.took(1, err)
 	if err != nil {
