@@ -1,0 +1,34 @@
+// Package cost measures what a call takes of its caller's processor time, for the benchmarks of capture.
+package cost
+
+import (
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// PerCall runs f b.N times and reports the processor time of the calling thread for each call: what others do on the machine, the
+// log in the background too, is not counted.
+func PerCall(b *testing.B, f func()) {
+	b.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	b.ReportAllocs()
+	f() // what is made once
+	before := threadTime(b)
+	for b.Loop() {
+		f()
+	}
+	b.ReportMetric(float64(threadTime(b)-before)/float64(time.Microsecond)/float64(b.N), "cpu-µs/call")
+}
+
+func threadTime(b *testing.B) time.Duration {
+	b.Helper()
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(t.Nano())
+}
