@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -306,9 +307,14 @@ func ocsfEndpoint(s *source) members {
 	return o
 }
 
+// methods are those that the schema knows.
+var methods = []string{"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
+
 func ocsfHTTP(o members, s *source) {
 	r := members{}
-	r.text("http_method", strings.ToUpper(s.Request.Method))
+	if m := strings.ToUpper(s.Request.Method); slices.Contains(methods, m) {
+		r["http_method"] = m
+	}
 	r.text("uid", s.Request.ID)
 	r.text("user_agent", s.Source.UserAgent)
 	if p := s.Request.Path; p != "" {
@@ -397,7 +403,7 @@ func fillDatastore(o members, s *source) {
 	o["database"], o["type_id"], o["type"] = d, 1, "Database"
 	for _, name := range []string{"statement", "query"} {
 		if text, ok := s.Extra[name].(string); ok && text != "" {
-			o["query_info"] = members{"query_string": text}
+			o["query_info"] = members{"query_string": text, "uid": or(s.Request.ID, s.e.ID.String())}
 			return
 		}
 	}
