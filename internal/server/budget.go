@@ -75,3 +75,50 @@ func (b *budget) give(tenant string, n int64) {
 	close(b.freed)
 	b.freed = make(chan struct{})
 }
+
+// turns are for what reads for long, a piece at a time, and sends between two pieces: exports, and streams that catch up. No tenant has
+// more than a quarter of them, or one. Who waits gets its turn in order, first among its tenant's own.
+type turns struct {
+	all   chan struct{}
+	share int
+
+	mu  sync.Mutex
+	own map[string]chan struct{} // by tenant: there are as many as tenants that ever waited
+}
+
+func newTurns(total int) *turns {
+	return &turns{all: make(chan struct{}, total), share: max(1, total/4), own: map[string]chan struct{}{}}
+}
+
+// of is the tenant's part: who sends to it, and then to all, has a turn.
+func (t *turns) of(tenant string) chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.own[tenant] == nil {
+		t.own[tenant] = make(chan struct{}, t.share)
+	}
+	return t.own[tenant]
+}
+
+// take waits for a turn.
+func (t *turns) take(ctx context.Context, tenant string) error {
+	own := t.of(tenant)
+	select {
+	case own <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case t.all <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		<-own
+		return context.Cause(ctx)
+	}
+}
+
+// give ends a turn.
+func (t *turns) give(tenant string) {
+	<-t.all
+	<-t.of(tenant)
+}

@@ -135,10 +135,7 @@ func (r *request) export(kind, suffix, filter string, write func(context.Context
 	}
 	h.Set("Trailer", entriesTrailer+", "+completeTrailer)
 	x := &exporter{r: r, piece: pieces.get(), checked: time.Now()}
-	err = write(r.Context(), x)
-	if err == nil {
-		err = x.flushAt(1)
-	}
+	err = x.run(write)
 	pieces.put(x.piece)
 	end(x.entries, err)
 	if err != nil {
@@ -152,12 +149,30 @@ func (r *request) export(kind, suffix, filter string, write func(context.Context
 	return nil
 }
 
+// run writes, in the turns of its tenant.
+func (x *exporter) run(write func(context.Context, *exporter) error) error {
+	ctx, name := x.r.Context(), x.r.tenant.Name()
+	if err := x.r.s.turns.take(ctx, name); err != nil {
+		return err
+	}
+	defer func() {
+		if !x.waits {
+			x.r.s.turns.give(name)
+		}
+	}()
+	if err := write(ctx, x); err != nil {
+		return err
+	}
+	return x.flushAt(1)
+}
+
 // exporter sends in pieces, to a client that has Limits.Patience for each.
 type exporter struct {
 	r       *request
 	piece   []byte
 	entries uint64
 	checked time.Time // when it was last asked whether the principal may still read
+	waits   bool      // it has no turn, and gets none any more
 }
 
 func (x *exporter) put(p []byte) { x.piece = append(x.piece, p...) }
@@ -179,9 +194,17 @@ func (x *exporter) flushAt(n int) error {
 			return err
 		}
 	}
+	// While a slow client takes this, others read.
+	turns, name := x.r.s.turns, x.r.tenant.Name()
+	turns.give(name)
+	x.waits = true
 	x.r.extendWrite()
 	_, err := x.r.w.Write(x.piece)
 	x.piece = x.piece[:0]
+	if err == nil {
+		err = turns.take(x.r.Context(), name)
+		x.waits = err != nil
+	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w: the client did not take them in time", errSlow)

@@ -295,3 +295,45 @@ func TestExportsAndCountsAreOnRecord(t *testing.T) {
 		}
 	}
 }
+
+// TestTenantWithoutTurnsLeavesThoseOfOthers takes all turns that a tenant has for reading. Its exports and its streams wait, another
+// tenant's do not; and when it has turns again it goes on.
+func TestTenantWithoutTurnsLeavesThoseOfOthers(t *testing.T) {
+	sv := serve(t, nil)
+	sv.tenant(tenant.TenantSettings{Name: "other"})
+	const otherLog = "/api/v1/tenants/other/logs/main"
+	for _, path := range []string{mainLog, otherLog} {
+		sv.post(path+"/entries", `{"message":"m"}`).want(t, 201, nil)
+	}
+	share := sv.s.turns.share
+	if got, want := share, max(1, cap(sv.s.turns.all)/4); got != want {
+		t.Fatalf("a tenant has %d turns of %d, want %d", got, cap(sv.s.turns.all), want)
+	}
+	for range share {
+		if err := sv.s.turns.take(t.Context(), "default"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waiting := make(chan string)
+	go func() {
+		_, _, entries, _ := sv.export(mainLog+"/export", sv.root)
+		waiting <- entries
+	}()
+	if _, _, entries, err := sv.export(otherLog+"/export", sv.root); err != nil || entries != "1" {
+		t.Errorf("the other tenant's export: %s entries, %v", entries, err)
+	}
+	if index, message := sv.follow(otherLog+"/stream", sv.root).entry(); index != 0 || message != "m" {
+		t.Errorf("the other tenant's stream: %d %q", index, message)
+	}
+	select {
+	case entries := <-waiting:
+		t.Errorf("an export without a turn has %s entries", entries)
+	default:
+	}
+	for range share {
+		sv.s.turns.give("default")
+	}
+	if entries := <-waiting; entries != "1" {
+		t.Errorf("the export with a turn: %q entries", entries)
+	}
+}

@@ -136,6 +136,7 @@ type Server struct {
 	hooks   *budget // bytes of large webhooks, which are apart: their senders have shown nothing yet
 	ingests *budget // NDJSON bodies that are being read
 	exports *budget // exports that are being written
+	turns   *turns  // of those that read for long: the memory and the work of that are bounded
 
 	searches *budget // searches and counts under way
 	streams  *streams
@@ -169,6 +170,7 @@ func New(o Options) *Server {
 	s := &Server{o: o, mux: http.NewServeMux(), table: routes(), memory: newBudget(o.Limits.BodyMemory), ingests: newBudget(o.Limits.Ingests)}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.exports, s.streams = newBudget(o.Limits.Exports), newStreams(s)
+	s.turns = newTurns(2 * runtime.GOMAXPROCS(0))
 	s.searches, s.hooks = newBudget(o.Limits.Searches), newBudget(o.Limits.HookMemory)
 	resources := map[string]resource{}
 	for i := range s.table {

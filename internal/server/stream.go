@@ -235,18 +235,21 @@ func (st *stream) selects(f *frame) (bool, error) {
 // catchUp reads a piece of what the tail does not have, by itself, when it is its turn, and sends it. While it is being sent
 // nothing is held but the piece, however slow the client is.
 func (st *stream) catchUp(ctx context.Context) error {
-	places := st.r.s.streams.reading
-	err := st.wait(ctx, nil, places)
-	if !errors.Is(err, errPlace) {
+	limit, room, turns, name := maxPiece, st.r.s.streams.pieces, st.r.s.turns, st.r.tenant.Name()
+	own := turns.of(name)
+	if err := st.wait(ctx, nil, own); !errors.Is(err, errPlace) {
 		return err
 	}
-	limit, room, name := maxPiece, st.r.s.streams.pieces, st.r.tenant.Name()
+	if err := st.wait(ctx, nil, turns.all); !errors.Is(err, errPlace) {
+		<-own
+		return err
+	}
 	if room.try(name, bigPiece) {
 		limit = bigPiece
 		defer room.give(name, bigPiece)
 	}
 	selected, err := st.read(ctx, limit)
-	<-places
+	turns.give(name)
 	if serr := st.sendPiece(selected); err == nil {
 		err = serr
 	}

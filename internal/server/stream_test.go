@@ -651,7 +651,7 @@ func TestReconnectStormLeavesNothing(t *testing.T) {
 	deadline(t, func() bool {
 		sv.s.streams.mu.Lock()
 		defer sv.s.streams.mu.Unlock()
-		return len(sv.s.streams.live) == 0 && len(sv.s.streams.tails) == 0 && !sv.s.streams.watched && len(sv.s.streams.reading) == 0
+		return len(sv.s.streams.live) == 0 && len(sv.s.streams.tails) == 0 && !sv.s.streams.watched && len(sv.s.turns.all) == 0
 	}, "the streams to end")
 	deadline(t, func() bool { return runtime.NumGoroutine() <= before+2 }, "their goroutines to end")
 }

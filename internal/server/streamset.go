@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"sync"
 	"time"
 
@@ -16,9 +15,8 @@ const recheck = 400 * time.Millisecond
 // streams are all that there are of a server. One goroutine looks after them while there are any, one more reads each log that
 // is streamed.
 type streams struct {
-	s       *Server
-	pieces  *budget       // bytes of big pieces
-	reading chan struct{} // a place for each stream that reads by itself: the memory and the work of that are bounded
+	s      *Server
+	pieces *budget // bytes of big pieces
 
 	mu      sync.Mutex // guards what follows
 	live    map[*stream]struct{}
@@ -28,7 +26,7 @@ type streams struct {
 
 func newStreams(s *Server) *streams {
 	return &streams{
-		s: s, pieces: newBudget(bigPieces), reading: make(chan struct{}, 2*runtime.GOMAXPROCS(0)),
+		s: s, pieces: newBudget(bigPieces),
 		live: map[*stream]struct{}{}, tails: map[*immutable.Log]*tail{},
 	}
 }
