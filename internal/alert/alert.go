@@ -30,6 +30,7 @@ const (
 	SavedQuery          Kind = "query"
 	LogUnavailable      Kind = "log.unavailable"
 	RetentionFailed     Kind = "retention.failed" // expired segments are not retired
+	DeliveryFailed      Kind = "delivery.failed"  // a sink of a log fails, waits for somebody, or has dead letters
 	Test                Kind = "test"             // of Manager.Test; no alert has it
 )
 
@@ -37,11 +38,12 @@ const (
 var (
 	kinds = []Kind{
 		VerificationRefuted, VerificationFailed, FileChanged, DiskLow, CheckpointLag, WitnessLag, SinkFailed, QuotaExceeded,
-		SavedQuery, LogUnavailable, RetentionFailed,
+		SavedQuery, LogUnavailable, RetentionFailed, DeliveryFailed,
 	}
 	severities = map[Kind]Severity{
 		VerificationRefuted: Critical, VerificationFailed: Warning, FileChanged: Critical, DiskLow: Warning, CheckpointLag: Warning,
 		WitnessLag: Warning, SinkFailed: Warning, QuotaExceeded: Info, SavedQuery: Warning, LogUnavailable: Critical, RetentionFailed: Warning,
+		DeliveryFailed: Warning,
 		Test: Info,
 	}
 )

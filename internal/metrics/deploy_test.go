@@ -23,7 +23,7 @@ func ours(t *testing.T) map[string]bool {
 	names := map[string]bool{}
 	o := Options{Installation: installation(t, nil)}
 	m := New(o)
-	for _, c := range []prometheus.Collector{newService(o), newLogs(o), m.requests, m.duration, m.underway, m.writes} {
+	for _, c := range []prometheus.Collector{newService(o), newLogs(o), newSinks(o), m.requests, m.duration, m.underway, m.writes} {
 		ch := make(chan *prometheus.Desc)
 		go func() { c.Describe(ch); close(ch) }()
 		for d := range ch {

@@ -26,6 +26,7 @@ type Options struct {
 	Verification func(*tenant.Log) Verification   // what is known of a log's verification
 	Alerts       func(tenant string) []AlertCount // those that fire now
 	Sources      func() map[string]SourceCount    // what came from outside, by kind
+	Sinks        func(tenant string) []Sink       // what entries go on to
 
 	Now func() time.Time // nil is time.Now
 }
@@ -93,7 +94,7 @@ func New(o Options) *Metrics {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(m.requests, m.duration, m.underway, m.writes,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		newService(o), newLogs(o))
+		newService(o), newLogs(o), newSinks(o))
 	m.handler = promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: scrapesAtOnce, Timeout: scrapeTime})
 	return m
 }

@@ -60,6 +60,7 @@ func routes() []route {
 		writeRoutes(),
 		hookRoutes(),
 		sourceRoutes(),
+		sinkRoutes(),
 		otlpRoutes(),
 		cloudEventRoutes(),
 		readRoutes(),

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ import (
 	"github.com/tree-of-life-system/immutable/internal/config"
 	"github.com/tree-of-life-system/immutable/internal/metrics"
 	"github.com/tree-of-life-system/immutable/internal/monitor"
+	"github.com/tree-of-life-system/immutable/internal/sink"
 	"github.com/tree-of-life-system/immutable/internal/source"
 	"github.com/tree-of-life-system/immutable/internal/tenant"
 	"github.com/tree-of-life-system/immutable/internal/vfs"
@@ -92,6 +94,7 @@ type running struct {
 	alerts  *alert.Manager
 	monitor *monitor.Monitor
 	sources *source.Registry
+	sinks   *sink.Manager
 	metrics *metrics.Metrics
 	conns   *connections
 
@@ -259,13 +262,14 @@ func (s *running) compose(ctx context.Context) error {
 	s.alerts = alert.New(alert.Options{Installation: s.in, Logger: s.logger, AllowPrivate: s.c.Alerts.AllowPrivate, SMTP: mail})
 	s.monitor = monitor.New(monitor.Options{Installation: s.in, Logger: s.logger, Share: s.c.Scrub, OnEvent: s.alerts.Raise})
 	s.sources = source.New(source.Options{Installation: s.in, Logger: s.logger})
+	s.sinks = sink.New(sink.Options{Installation: s.in, Logger: s.logger, AllowPrivate: s.c.Alerts.AllowPrivate, Changed: s.sinkChanged})
 	s.conns = newConnections(s.connectionLimit())
 	s.metrics = metrics.New(metrics.Options{
 		Installation: s.in, Version: s.rt.Version, Ready: func() bool { return s.isReady(ctx) == nil }, Connections: s.countConnections,
-		Expires: s.expires, Verification: s.verification, Alerts: s.firing, Sources: s.sourceCounts,
+		Expires: s.expires, Verification: s.verification, Alerts: s.firing, Sources: s.sourceCounts, Sinks: s.sinkCounts,
 	})
 	s.api = New(Options{
-		Installation: s.in, Auth: s.auth, Monitor: s.monitor, Alerts: s.alerts, Registry: s.sources, Metrics: s.metrics, PublicMetrics: s.publicMetrics(), Ready: s.isReady,
+		Installation: s.in, Auth: s.auth, Monitor: s.monitor, Alerts: s.alerts, Registry: s.sources, Sinks: s.sinks, Metrics: s.metrics, PublicMetrics: s.publicMetrics(), Ready: s.isReady,
 		Observe: s.metrics.Observe, Logger: s.logger,
 	})
 	return s.makeReceivers()
@@ -383,6 +387,24 @@ func (s *running) firing(name string) []metrics.AlertCount {
 	return all
 }
 
+// sinkChanged raises, or ends, the alert that a sink does not deliver.
+func (s *running) sinkChanged(n sink.Notice) {
+	s.alerts.Raise(alert.Event{
+		Key: string(alert.DeliveryFailed) + "/" + n.Sink, Tenant: n.Tenant, Log: n.Log, Kind: alert.DeliveryFailed, Summary: n.What, Resolved: !n.Wrong,
+		Details: map[string]string{"sink": n.Sink, "deadLetters": strconv.Itoa(n.Dead), "lag": strconv.FormatUint(n.Lag, 10)},
+	})
+}
+
+func (s *running) sinkCounts(name string) (all []metrics.Sink) {
+	for k, st := range s.sinks.Status(name) {
+		all = append(all, metrics.Sink{
+			Log: st.LogName(), Name: k, State: st.State, Lag: st.Lag, LagSeconds: st.LagSeconds, Delivered: st.Delivered, Failures: st.Failures,
+			DeadLetters: st.DeadLetters, FailedTries: st.Tries,
+		})
+	}
+	return all
+}
+
 // serve begins to answer.
 func (s *running) serve() {
 	s.http = httpServer(withRequestID(s.metrics.InFlight(s.api), s.logger), s.c.IdleTimeout, s.logger)
@@ -424,6 +446,7 @@ func (s *running) work() {
 	}
 	run("alerts", s.alerts.Run)
 	run("monitor", s.monitor.Run)
+	run("sinks", s.sinks.Run)
 	if s.certs != nil {
 		run("certificates", func(ctx context.Context) error { s.certs.watch(ctx); return nil })
 	}

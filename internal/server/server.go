@@ -21,6 +21,7 @@ import (
 
 	"github.com/tree-of-life-system/immutable/internal/alert"
 	"github.com/tree-of-life-system/immutable/internal/monitor"
+	"github.com/tree-of-life-system/immutable/internal/sink"
 	"github.com/tree-of-life-system/immutable/internal/source"
 	"github.com/tree-of-life-system/immutable/internal/tenant"
 )
@@ -39,6 +40,7 @@ type Options struct {
 	Alerts       *alert.Manager   // rules, sinks and what is wrong now; nil is not found
 	Sources      Observer         // hears of what foreign sources send; nil is Registry
 	Registry     *source.Registry // which webhooks may send; nil is none
+	Sinks        *sink.Manager    // where entries go on to; nil is not found
 
 	Metrics       http.Handler // GET /metrics; nil is not found
 	PublicMetrics bool         // /metrics needs no token
