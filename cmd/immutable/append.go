@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/tree-of-life-system/immutable"
 	"github.com/tree-of-life-system/immutable/client"
 	"github.com/tree-of-life-system/immutable/internal/intake"
+	"github.com/tree-of-life-system/immutable/internal/trail"
 )
 
 const appendUsage = `immutable append [FILE… | -]
@@ -31,7 +33,9 @@ number. Exit code: 0 all are in the log · 1 some were rejected · 2 it stopped 
   immutable append --json < events.jsonl     prints {"first":F,"last":L} for each durable batch, then
                                              {"accepted":N,"rejected":M,"size":S}
 
-  --format FORMAT        auto, jsonl, json or text (default auto)
+  --format FORMAT        auto, jsonl, json or text (default auto), or what wrote it: access (nginx, Apache), auditd, authlog (sshd, PAM,
+                         sudo), cloudtrail, k8s-audit. Its records become actor, action, target, outcome, source beside the record;
+                         one that is not understood is kept with a parseError
   --level LEVEL          of records that name none; without it a member level that is one of ours counts, else info
   --level-field NAME     member of foreign objects that names the level, such as severity or log.level
   --message-field NAME   member that becomes the message
@@ -61,13 +65,15 @@ func setupAppend(c *call) func() error {
 	c.set.BoolVar(&a.o.Events, "events", false, "")
 	return func() error {
 		var err error
-		if a.o.Format, err = intake.ParseFormat(*format); err != nil {
+		if err = a.format(*format); err != nil {
 			return c.usagef("%s", err)
 		}
 		if *level == "" {
 			a.o.NamedLevel = a.o.LevelField == ""
 		} else if a.o.Level, err = immutable.ParseLevel(*level); err != nil {
 			return c.usagef("%s", err)
+		} else {
+			a.level = &a.o.Level
 		}
 		if *onError != "skip" && *onError != "stop" {
 			return c.usagef("--on-error is skip or stop, not %s", quote(*onError))
@@ -98,14 +104,37 @@ type appender struct {
 	l        appendable
 	bar      *progress
 	reader   *intake.Reader
+	trail    trail.Parser // of the input, for a format of a trail
+	trailOf  trail.Format
 	events   []immutable.Event
-	numbers  []uint64 // of the events, in their input
-	bytes    int      // of the events, roughly
-	size     uint64   // of the log behind the newest receipt
+	numbers  []uint64         // of the events, in their input
+	last     uint64           // number of the newest record
+	level    *immutable.Level // of all records of a trail, where --level says so
+	bytes    int              // of the events, roughly
+	size     uint64           // of the log behind the newest receipt
 	accepted uint64
 	repeated uint64
 	rejected uint64
 	noTime   uint64
+}
+
+// format is one of how the input is divided, or of who wrote it.
+func (a *appender) format(name string) (err error) {
+	if a.trailOf, err = trail.ParseFormat(name); err == nil {
+		if a.o.Bytes = true; a.o.LevelField != "" || a.o.MessageField != "" || a.o.TimeField != "" || a.o.Events {
+			return fmt.Errorf("--format %s knows its fields: leave out --level-field, --message-field, --time-field and --events", name)
+		}
+		a.o.Format = intake.Text
+		if a.trailOf.JSON() {
+			a.o.Format = intake.Auto // lines, documents, deliveries
+		}
+		return nil
+	}
+	a.trailOf = ""
+	if a.o.Format, err = intake.ParseFormat(name); err != nil {
+		return fmt.Errorf("%w, or of what wrote the input: %s", err, strings.Join(trail.Names(), ", "))
+	}
+	return nil
 }
 
 // batchBytes bounds what is put into one commit, roughly: far enough below the format's limit for all escapes.
@@ -208,10 +237,20 @@ func (a *appender) input(name string) error {
 	}
 	o := a.o
 	o.Name = name
+	if a.trailOf != "" {
+		var err error
+		if a.trail, err = trail.New(a.trailOf, trail.Options{}); err != nil {
+			return err
+		}
+	}
 	a.reader = intake.NewReader(in, o)
 	defer a.reader.Close()
 	for {
 		held, err := a.collect(label)
+		if err != nil && a.trail != nil { // no more records will come
+			a.events = a.trail.Flush(a.events)
+			a.number(a.last)
+		}
 		if cerr := a.commit(label); err == nil || errors.Is(err, errRejected) || errors.Is(err, io.EOF) {
 			if cerr != nil {
 				err = cerr
@@ -273,10 +312,27 @@ func (a *appender) take(label string, r *intake.Record) error {
 	if r.NoTime {
 		a.noTime++
 	}
+	a.last = r.Number
+	if a.trail != nil {
+		a.events = a.trail.Parse(a.events, r.Bytes)
+		a.number(r.Number)
+		a.bytes += 3*len(r.Bytes) + 800
+		return nil
+	}
 	a.events = append(a.events, r.Event)
 	a.numbers = append(a.numbers, r.Number)
 	a.bytes += 400 + len(r.Event.Message) + len(r.Event.RawMetadata)
 	return nil
+}
+
+// number says which record the newest events came of, for messages: the last one of several.
+func (a *appender) number(n uint64) {
+	for len(a.numbers) < len(a.events) {
+		if a.level != nil {
+			a.events[len(a.numbers)].Level = *a.level
+		}
+		a.numbers = append(a.numbers, n)
+	}
 }
 
 func (a *appender) reject(label string, number uint64, err error) error {

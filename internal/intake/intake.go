@@ -58,6 +58,9 @@ type Options struct {
 	// whether it was all of it.
 	Events bool
 
+	// Bytes leaves it to the caller to make events: Record.Bytes has each line or value as it stands in the input, and Event nothing.
+	Bytes bool
+
 	Workers int // goroutines that parse; 0 is 2
 	Ahead   int // chunks that are read or parsed ahead of the caller; 0 is 8
 }
@@ -66,8 +69,9 @@ type Options struct {
 type Record struct {
 	Number uint64 // from 1: of the line in Text and Lines, of the value in JSON
 	Event  entry.Event
-	Err    error // why it is no event
-	NoTime bool  // Options.TimeField is set and the record has no time there that can be read
+	Bytes  []byte // with Options.Bytes: the record
+	Err    error  // why it is no event
+	NoTime bool   // Options.TimeField is set and the record has no time there that can be read
 }
 
 // Limits.

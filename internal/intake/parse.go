@@ -23,7 +23,9 @@ func (p *parser) chunk(c *Chunk) {
 	}
 	for i, s := range c.spans {
 		r := Record{Number: c.first + uint64(i), Err: s.err}
-		if s.err == nil {
+		if s.err == nil && p.o.Bytes {
+			r.Bytes = c.buf[s.from:s.to]
+		} else if s.err == nil {
 			p.object(&r, c.buf[s.from:s.to], c.trail)
 		}
 		c.Records = append(c.Records, r)
@@ -39,7 +41,11 @@ func (p *parser) lines(c *Chunk) {
 		line, after, _ := bytes.Cut(rest, newline)
 		rest = after
 		r := Record{Number: number}
-		if c.text {
+		if p.o.Bytes {
+			if r.Bytes = line; !c.text && len(bytes.TrimSpace(line)) == 0 {
+				continue
+			}
+		} else if c.text {
 			p.text(&r, line)
 		} else {
 			if number == 1 {

@@ -59,11 +59,16 @@ func ParseFormat(name string) (Format, error) {
 			return f, nil
 		}
 	}
+	return "", fmt.Errorf("no format %q of a trail; there are %s", name, strings.Join(Names(), ", "))
+}
+
+// Names are those of all formats.
+func Names() []string {
 	names := make([]string, 0, len(Formats()))
 	for _, f := range Formats() {
 		names = append(names, string(f))
 	}
-	return "", fmt.Errorf("no format %q of a trail; there are %s", name, strings.Join(names, ", "))
+	return names
 }
 
 // JSON says whether records are JSON values rather than lines.
