@@ -79,7 +79,8 @@ type Batch struct {
 // Batches makes the request's events, in its order.
 func (r *Request) Batches() iter.Seq[Batch] {
 	return func(yield func(Batch) bool) {
-		b := &builder{}
+		b := builders.Get().(*builder)
+		defer b.done()
 		number := 0
 		flush := func() bool {
 			if len(b.events) == 0 {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -27,6 +28,20 @@ const (
 	maxNote = 1024     // bytes of an attribute that is taken into the common shape too
 	maxCut  = 16 << 10 // bytes of JSON that are kept of what has no place
 )
+
+// builders are kept for the next request: what one has room for fits most others.
+var builders = sync.Pool{New: func() any { return &builder{} }}
+
+// done gives the builder back, and lets go of what it refers to.
+func (b *builder) done() {
+	if cap(b.out) > 2*BatchBytes {
+		return
+	}
+	b.reset()
+	clear(b.keys[:cap(b.keys)])
+	*b = builder{events: b.events, ends: b.ends, out: b.out, resourceJSON: b.resourceJSON, scopeJSON: b.scopeJSON, keys: b.keys[:0]}
+	builders.Put(b)
+}
 
 // builder makes the events of a batch. What they refer to is its own until reset.
 type builder struct {
@@ -111,7 +126,7 @@ func (b *builder) record(message []byte) {
 		case recEventName:
 			f.eventName = in.v
 		default:
-			f.unknown = append(f.unknown, in.raw...)
+			f.unknown = append(f.unknown, in.raw()...)
 		}
 	}
 	b.shared()
@@ -276,7 +291,7 @@ func (b *builder) describeInner(m []byte, f described) {
 		case f.dropped:
 			b.dropped(in.u)
 		default:
-			unknown = append(unknown, in.raw...)
+			unknown = append(unknown, in.raw()...)
 		}
 	}
 	if attributes {
@@ -436,7 +451,7 @@ func (b *builder) value(v []byte) {
 		case anyBytes:
 			b.bytes(in.v)
 		default:
-			unknown = append(unknown, in.raw...)
+			unknown = append(unknown, in.raw()...)
 			continue
 		}
 		return

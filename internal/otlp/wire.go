@@ -16,71 +16,81 @@ const (
 // cursor reads the fields of one protobuf message, one after the other. Of the present field u is the number, or v the bytes, which
 // refer to the message.
 type cursor struct {
-	b   []byte // what is left
-	num uint32
-	typ byte
-	u   uint64
-	v   []byte
-	raw []byte // the whole field, tag included
-	bad string // what is wrong; nothing is read any more
+	b       []byte // the message
+	from, p int    // where the present field begins and ends
+	num     uint32
+	typ     byte
+	u       uint64
+	v       []byte
+	bad     string // what is wrong; nothing is read any more
 }
 
 // next goes to the next field, and says whether there is one.
 func (c *cursor) next() bool {
-	if len(c.b) == 0 || c.bad != "" {
+	if c.p >= len(c.b) || c.bad != "" {
 		return false
 	}
-	all := c.b
-	var tag uint64
-	if all[0] < 0x80 {
-		tag, c.b = uint64(all[0]), all[1:]
-	} else if tag = c.varint(); c.bad != "" {
-		return false
+	c.from = c.p
+	tag := c.varint()
+	c.num, c.typ, c.u = uint32(tag>>3), byte(tag&7), 0
+	if c.v != nil {
+		c.v = nil
 	}
-	c.num, c.typ, c.u, c.v = uint32(tag>>3), byte(tag&7), 0, nil
-	if tag>>3 == 0 || tag>>3 >= 1<<29 {
+	if c.bad == "" && (tag>>3 == 0 || tag>>3 >= 1<<29) {
 		c.bad = fmt.Sprintf("no field has the number %d", tag>>3)
+	}
+	if c.bad != "" {
 		return false
 	}
 	switch c.typ {
 	case wireVarint:
 		c.u = c.varint()
-	case wireFixed64:
-		if len(c.b) < 8 {
-			c.bad = cutOff
-			return false
-		}
-		c.u, c.b = binary.LittleEndian.Uint64(c.b), c.b[8:]
 	case wireBytes:
 		n := c.varint()
-		if c.bad == "" && n > uint64(len(c.b)) {
+		if c.bad == "" && n > uint64(len(c.b)-c.p) {
 			c.bad = cutOff
 		}
 		if c.bad == "" {
-			c.v, c.b = c.b[:n:n], c.b[n:]
+			end := c.p + int(n)
+			c.v = c.b[c.p:end:end]
+			c.p = end
 		}
-	case wireFixed32:
-		if len(c.b) < 4 {
+	case wireFixed64:
+		if len(c.b)-c.p < 8 {
 			c.bad = cutOff
 			return false
 		}
-		c.u, c.b = uint64(binary.LittleEndian.Uint32(c.b)), c.b[4:]
+		c.u = binary.LittleEndian.Uint64(c.b[c.p:])
+		c.p += 8
+	case wireFixed32:
+		if len(c.b)-c.p < 4 {
+			c.bad = cutOff
+			return false
+		}
+		c.u = uint64(binary.LittleEndian.Uint32(c.b[c.p:]))
+		c.p += 4
 	default:
 		c.bad = fmt.Sprintf("field %d has the wire type %d, which is not taken", c.num, c.typ)
 	}
-	c.raw = all[:len(all)-len(c.b)]
 	return c.bad == ""
 }
+
+// raw is the whole field, tag included.
+func (c *cursor) raw() []byte { return c.b[c.from:c.p] }
 
 const cutOff = "the protobuf ends inside a field"
 
 func (c *cursor) varint() uint64 {
-	u, n := binary.Uvarint(c.b)
+	if c.p < len(c.b) && c.b[c.p] < 0x80 {
+		c.p++
+		return uint64(c.b[c.p-1])
+	}
+	u, n := binary.Uvarint(c.b[c.p:])
 	if n <= 0 {
 		c.bad = "a number of protobuf ends too early, or is too large"
 		return 0
 	}
-	c.b = c.b[n:]
+	c.p += n
 	return u
 }
 

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
@@ -157,8 +158,11 @@ func compare(t *testing.T, what string, logs plog.Logs, body []byte) {
 		t.Fatalf("%s: %d records, want %d", what, r.Records, logs.LogRecordCount())
 	}
 	var got []immutable.Event
-	for b := range r.Batches() { // one batch: the events stay
-		got = append(got, b.Events...)
+	for b := range r.Batches() {
+		for _, e := range b.Events {
+			e.RawMetadata = bytes.Clone(e.RawMetadata)
+			got = append(got, e)
+		}
 	}
 	i := 0
 	for _, rl := range logs.ResourceLogs().All() {
