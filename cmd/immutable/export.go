@@ -87,7 +87,7 @@ type exporter struct {
 	follow bool
 	size   uint64 // of the newest checkpoint, when it was asked for
 	asked  uint64 // index from which on it is asked for again
-	offset int64 // in the immutable.log that index describes
+	offset int64  // in the immutable.log that index describes
 
 	chain   proof.Hash // after the block before
 	chained uint64     // blocks so far

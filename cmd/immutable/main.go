@@ -82,6 +82,7 @@ func commands() []command {
 		{"bench", "measure this machine, beside the floor", benchUsage, setupBench},
 		{"drill", "attack copies of a log, and show who notices", drillUsage, setupDrill},
 		{"serve", "run the service: many logs, many tenants, one port", serveUsage, setupServe},
+		{"sinks", "send a server's entries on: webhooks, syslog, OTLP, files", sinksUsage, setupSinks},
 		{"hooks", "webhooks and GitHub Actions that send to a log on a server", hooksUsage, setupHooks},
 		{"config", "print or check the service's settings", configUsage, setupConfig},
 		{"healthcheck", "ask a service whether it takes requests", healthcheckUsage, setupHealthcheck},

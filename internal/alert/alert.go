@@ -44,7 +44,7 @@ var (
 		VerificationRefuted: Critical, VerificationFailed: Warning, FileChanged: Critical, DiskLow: Warning, CheckpointLag: Warning,
 		WitnessLag: Warning, SinkFailed: Warning, QuotaExceeded: Info, SavedQuery: Warning, LogUnavailable: Critical, RetentionFailed: Warning,
 		DeliveryFailed: Warning,
-		Test: Info,
+		Test:           Info,
 	}
 )
 

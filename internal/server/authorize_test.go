@@ -31,6 +31,8 @@ var allowed = map[string]string{
 	"listRetired": "reader auditor admin", "retireExpired": "admin", "restoreSegment": "admin",
 	"metrics": "reader auditor admin", "listTenants": "auditor admin", "listInstallationTokens": "auditor admin",
 	"listSources": "auditor admin", "getSource": "auditor admin", "createSource": "admin", "updateSource": "admin", "deleteSource": "admin", "revealVerification": "admin",
+	"listSinks": "auditor admin", "getSink": "auditor admin", "listDeadLetters": "auditor admin", "createSink": "admin", "updateSink": "admin", "deleteSink": "admin",
+	"pauseSink": "admin", "resumeSink": "admin", "retrySink": "admin", "dropDeadLetters": "admin",
 	"takeJobEvent": "writer admin",
 	"createTenant": "admin", "createInstallationToken": "admin", "revokeInstallationToken": "admin",
 	"whoAmI": "writer reader auditor admin",
