@@ -126,17 +126,27 @@ func (in *ingestion) run() {
 
 // wait returns the next records, or nil when there are none: then ended says why, if it is not the body's end.
 func (in *ingestion) wait() *intake.Chunk {
-	select {
-	case c, ok := <-in.reader.Chunks():
-		if ok {
-			c.Ready()
-			return c
+	valid := time.NewTicker(recheck)
+	defer valid.Stop()
+	for in.ended == nil {
+		select {
+		case <-valid.C: // a stream that pauses ends with its token too
+			if err := in.r.stillValid(); err != nil {
+				in.ended = in.r.problem(err)
+			}
+			continue
+		case c, ok := <-in.reader.Chunks():
+			if ok {
+				c.Ready()
+				return c
+			}
+			if _, err := in.reader.Next(); !errors.Is(err, io.EOF) {
+				in.ended = bodyError(err)
+			}
+		case <-in.r.s.stopping.Done():
+			in.ended = fault("shutting-down", "the server is shutting down: lines without an answer were not taken")
 		}
-		if _, err := in.reader.Next(); !errors.Is(err, io.EOF) {
-			in.ended = bodyError(err)
-		}
-	case <-in.r.s.stopping.Done():
-		in.ended = fault("shutting-down", "the server is shutting down: lines without an answer were not taken")
+		return nil
 	}
 	return nil
 }

@@ -99,10 +99,14 @@ func listVerifications(r *request) error {
 	if r.s.o.Monitor == nil {
 		return fault("not-found", nothingHere)
 	}
+	jobs := orEmpty(r.s.o.Monitor.Jobs(r.log))
+	for i := range jobs {
+		jobs[i].Error = r.inside(jobs[i].Error)
+	}
 	return r.json(http.StatusOK, struct {
 		Verifications []monitor.Job  `json:"verifications"`
 		Status        monitor.Status `json:"status"`
-	}{orEmpty(r.s.o.Monitor.Jobs(r.log)), r.s.o.Monitor.Status(r.log)})
+	}{jobs, r.s.o.Monitor.Status(r.log)})
 }
 
 // getVerification answers with one as it stands. While nothing changes it can be asked cheaply, by ETag.
@@ -114,6 +118,12 @@ func getVerification(r *request) error {
 	if !ok {
 		return fault("not-found", nothingHere)
 	}
+	end, err := r.beginRead("report", "verification="+job.ID)
+	if err != nil {
+		return err
+	}
+	end(0, nil)
+	job.Error = r.inside(job.Error)
 	return r.json(http.StatusOK, job)
 }
 

@@ -76,7 +76,18 @@ func (r *request) beginRead(action, filter string) (end func(entries uint64, err
 	if r.principal == nil {
 		return func(uint64, error) {}, nil
 	}
-	return r.tenant.BeginRead(r.Context(), r.principal, tenant.Read{Log: r.log.Name(), Action: action, Filter: filter})
+	return r.tenant.BeginRead(r.Context(), r.principal, tenant.Read{Log: r.log.Name(), Action: action, Filter: filter, Page: r.pageText()})
+}
+
+// pageText is which part of what is selected the request is for.
+func (r *request) pageText() string {
+	var parts []string
+	for _, name := range []string{"from", "to", "limit", "order", "cursor"} {
+		if v := r.param(name); v != "" {
+			parts = append(parts, name+"="+v)
+		}
+	}
+	return strings.Join(parts, " ")
 }
 
 // json answers with a value.

@@ -269,7 +269,7 @@ func (s *running) compose(ctx context.Context) error {
 		Expires: s.expires, Verification: s.verification, Alerts: s.firing, Sources: s.sourceCounts, Sinks: s.sinkCounts,
 	})
 	s.api = New(Options{
-		Installation: s.in, Auth: s.auth, Monitor: s.monitor, Alerts: s.alerts, Registry: s.sources, Sinks: s.sinks, Metrics: s.metrics, PublicMetrics: s.publicMetrics(), Ready: s.isReady,
+		Installation: s.in, Auth: s.auth, Monitor: s.monitor, Alerts: s.alerts, Registry: s.sources, Sinks: s.sinks, Metrics: s.metrics, PublicMetrics: s.c.Metrics == config.MetricsPublic, LocalMetrics: s.c.Metrics == config.MetricsAuto && s.c.Loopback(), Ready: s.isReady,
 		Observe: s.metrics.Observe, Logger: s.logger,
 	})
 	return s.makeReceivers()
@@ -283,10 +283,6 @@ func (s *running) connectionLimit() int {
 		s.logger.Debug("fewer connections than max_connections, for want of file descriptors; raise the limit (ulimit -n, LimitNOFILE)", "connections", limit, "descriptors", n)
 	}
 	return limit
-}
-
-func (s *running) publicMetrics() bool {
-	return s.c.Metrics == config.MetricsPublic || s.c.Metrics == config.MetricsAuto && s.c.Loopback()
 }
 
 // notReady says why requests should not come here, in words that anybody may read. What names logs is for the server's own log.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"runtime"
 	"runtime/debug"
@@ -44,6 +45,7 @@ type Options struct {
 
 	Metrics       http.Handler // GET /metrics; nil is not found
 	PublicMetrics bool         // /metrics needs no token
+	LocalMetrics  bool         // nor where the request is for this host by a loopback address or as localhost
 	// Ready says why the service is not ready, or nil; nil is always ready.
 	Ready func(ctx context.Context) error
 	// Observe hears of each request that was answered: the route's pattern, or "" where there is none. It may be nil.
@@ -183,6 +185,7 @@ func New(o Options) *Server {
 		}
 		resources[rt.Pattern][rt.Method] = rt
 	}
+	s.loadCatalogues()
 	return s
 }
 
@@ -311,6 +314,16 @@ func (s *Server) serve(r *request) error {
 	return r.route.Handle(r)
 }
 
+// localHost says whether a request is for this host by an address that no name server can give to others' names: a page in a browser here
+// reaches the listener under its own name, once that name resolves to a loopback address, and would read the answer.
+func localHost(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	ip := net.ParseIP(strings.Trim(host, "[]"))
+	return ip != nil && ip.IsLoopback() || strings.EqualFold(host, "localhost")
+}
+
 // authorize says who sends the request and whether they may, and opens the tenant and log of its path. It is the only place that
 // decides: a name that does not exist, and one that the principal may not know of, leave it by the same error.
 func (s *Server) authorize(r *request) error {
@@ -318,7 +331,7 @@ func (s *Server) authorize(r *request) error {
 	case public, signed:
 		return nil
 	case metricsAccess:
-		if s.o.PublicMetrics {
+		if s.o.PublicMetrics || s.o.LocalMetrics && localHost(r.Host) {
 			return nil
 		}
 	case tilesAccess:

@@ -75,7 +75,7 @@ var rules = []rule{
 	{perm: PermAuditTenant, scope: scopeTenant, roles: []Role{Auditor, Admin}, whole: true},
 	{perm: PermManageTenant, scope: scopeTenant, roles: []Role{Admin}, whole: true},
 	{perm: PermMetrics, scope: scopeInstallation, roles: []Role{Reader, Auditor, Admin}},
-	{perm: PermViewInstallation, scope: scopeInstallation, roles: []Role{Auditor, Admin}},
+	{perm: PermViewInstallation, scope: scopeInstallation, roles: []Role{Auditor, Admin}, whole: true},
 	{perm: PermManageInstallation, scope: scopeInstallation, roles: []Role{Admin}, whole: true},
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +26,8 @@ const (
 	kindsBurst     = 500
 	maxReaders     = 10_000 // principals of one tenant whose rate is remembered; those that have read least lately are forgotten
 	maxReadAction  = 40     // bytes
+	maxPages       = 32     // pages that one record names
+	maxPage        = 256    // bytes of each
 )
 
 // Read is what shall be read: an access to entries that the log of the log has to know of.
@@ -32,6 +35,9 @@ type Read struct {
 	Log    string
 	Action string // "read", "search", "count", "export", "stream", "prove", "bundle" …
 	Filter string // the query, canonical, with what else limits it
+
+	// Page says which part of that: from, limit, cursor. Reads of one kind may differ in it; read.end lists the pages.
+	Page string
 }
 
 // reads are the records of reads of one tenant. Reads by the same principal, of the same log, in the same way, with the same
@@ -65,6 +71,20 @@ type counts struct {
 	ended    uint64 // of these, or of those that began in an earlier window
 	failed   uint64 // of those that ended
 	entries  uint64 // that those that ended gave out
+
+	pages     []string // of the requests that began, the first maxPages different ones
+	morePages uint64   // requests for others
+}
+
+// page notes which page a request is for.
+func (c *counts) page(p string) {
+	switch {
+	case p == "" || slices.Contains(c.pages, p):
+	case len(c.pages) < maxPages:
+		c.pages = append(c.pages, p)
+	default:
+		c.morePages++
+	}
 }
 
 func (c *counts) add(o *counts) {
@@ -75,6 +95,10 @@ func (c *counts) add(o *counts) {
 	c.ended += o.ended
 	c.failed += o.failed
 	c.entries += o.entries
+	c.morePages += o.morePages
+	for _, p := range o.pages {
+		c.page(p)
+	}
 }
 
 // window is one second of reads of one kind.
@@ -102,6 +126,7 @@ func (t *Tenant) BeginRead(ctx context.Context, p *Principal, r Read) (end func(
 	if r.Log == SystemName {
 		return func(uint64, error) {}, nil
 	}
+	r.Page = strings.ToValidUTF8(r.Page[:min(len(r.Page), maxPage)], "\uFFFD")
 	if r.Action == "" || len(r.Action) > maxReadAction {
 		return nil, bad("action", "%d bytes; 1 to %d", len(r.Action), maxReadAction)
 	}
@@ -123,7 +148,7 @@ func (t *Tenant) BeginRead(ctx context.Context, p *Principal, r Read) (end func(
 		if w.err != nil && !t.settings.Load().BestEffortReads {
 			return nil, &RecordError{Tenant: t.name, Action: ReadBegin, Err: w.err}
 		}
-		if rs.count(w) {
+		if rs.count(w, r.Page) {
 			var once sync.Once
 			return func(entries uint64, err error) { once.Do(func() { rs.end(w, entries, err) }) }, nil
 		}
@@ -236,13 +261,14 @@ func (rs *reads) remove(w *window) {
 }
 
 // count takes a read into the window; false when that is over.
-func (rs *reads) count(w *window) bool {
+func (rs *reads) count(w *window, page string) bool {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
 	if w.over {
 		return false
 	}
 	w.requests++
+	w.page(page)
 	return true
 }
 
@@ -298,6 +324,12 @@ func (rs *reads) recordEnd(ctx context.Context, k readKind, c *counts) error {
 	}
 	f["requests"], f["ended"], f["failed"], f["entries"] = c.requests, c.ended, c.failed, c.entries
 	f["from"], f["until"] = c.from, rs.t.in.now()
+	if len(c.pages) > 0 {
+		f["pages"] = c.pages
+	}
+	if c.morePages > 0 {
+		f["morePages"] = c.morePages
+	}
 	return rs.t.Record(ctx, &c.by, ReadEnd, f)
 }
 

@@ -132,9 +132,9 @@ func TestKindsOfReadsAreRecordedApart(t *testing.T) {
 	}{
 		{reader, base},
 		{&other, base},
-		{reader, Read{"elsewhere", "search", "a"}},
-		{reader, Read{MainName, "export", "a"}},
-		{reader, Read{MainName, "search", "b"}},
+		{reader, Read{"elsewhere", "search", "a", ""}},
+		{reader, Read{MainName, "export", "a", ""}},
+		{reader, Read{MainName, "search", "b", ""}},
 		{reader, base},
 	} {
 		end, err := x.BeginRead(t.Context(), r.p, r.r)
@@ -158,7 +158,7 @@ func TestCountsAreExactWhateverTheOrder(t *testing.T) {
 		for i := range 40 {
 			wg.Go(func() {
 				for j := range 25 {
-					end, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", fmt.Sprint(i % 3)})
+					end, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", fmt.Sprint(i % 3), ""})
 					if err != nil {
 						t.Error(err)
 						return
@@ -212,18 +212,18 @@ func breakSystem(t *testing.T, x *Tenant) {
 func TestReadFailsWhereItCannotBeRecorded(t *testing.T) {
 	in := open(t, t.TempDir())
 	x := defaultTenant(t, in)
-	begun, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", "begun before"})
+	begun, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", "begun before", ""})
 	must(t, err)
 	breakSystem(t, x)
 	for range 3 {
-		_, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", "later"})
+		_, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", "later", ""})
 		if r, ok := errors.AsType[*RecordError](err); !ok || r.Tenant != DefaultName {
 			t.Errorf("got %v, want a RecordError", err)
 		}
 	}
 	begun(5, nil)
 	// A window that is open takes more, unless something else is owed.
-	open := Read{MainName, "read", "begun before"}
+	open := Read{MainName, "read", "begun before", ""}
 	if _, err := x.BeginRead(t.Context(), reader, open); err != nil {
 		t.Errorf("in an open window: %v", err)
 	}
@@ -233,7 +233,7 @@ func TestReadFailsWhereItCannotBeRecorded(t *testing.T) {
 	}
 	// The same kind's window is open, so its next read needs no new record; when that window cannot be recorded, reads fail.
 	x.reads.finish(t.Context(), x.reads.windows[readKind{reader.ID, MainName, "read", "begun before"}])
-	if _, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", "begun before"}); err == nil {
+	if _, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", "begun before", ""}); err == nil {
 		t.Error("a read went on while counts are owed")
 	}
 	for what, err := range map[string]error{
@@ -275,7 +275,7 @@ func TestBestEffortReadsGoOn(t *testing.T) {
 	must(t, x.Update(t.Context(), Local("test"), s))
 	breakSystem(t, x)
 	for i := range 5 {
-		end, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", fmt.Sprint(i)})
+		end, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", fmt.Sprint(i), ""})
 		must(t, err)
 		end(1, nil)
 	}
@@ -286,7 +286,7 @@ func TestBestEffortReadsGoOn(t *testing.T) {
 	if n := len(x.reads.owed); n != 5 {
 		t.Fatalf("got %d owed, want 5", n)
 	}
-	end, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", "again"})
+	end, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", "again", ""})
 	must(t, err)
 	end(1, nil)
 	log, err := immutable.Open(x.system.dir(), &immutable.Config{StateDir: in.o.StateDir + "/" + DefaultName, MustExist: true})
@@ -336,12 +336,12 @@ func TestKindsOfReadsWaitForRoom(t *testing.T) {
 		rs.windows[readKind{filter: fmt.Sprint(i)}] = &window{}
 	}
 	rs.mu.Unlock()
-	end, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", "the last that fits"})
+	end, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", "the last that fits", ""})
 	must(t, err)
 	end(1, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := x.BeginRead(ctx, reader, Read{MainName, "read", "one more"}); !errors.Is(err, context.Canceled) {
+	if _, err := x.BeginRead(ctx, reader, Read{MainName, "read", "one more", ""}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want that it waited", err)
 	}
 	rs.mu.Lock()
@@ -351,7 +351,7 @@ func TestKindsOfReadsWaitForRoom(t *testing.T) {
 	rs.mu.Unlock()
 	done := make(chan error)
 	go func() {
-		_, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", "one more"})
+		_, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", "one more", ""})
 		done <- err
 	}()
 	rs.mu.Lock()
@@ -373,7 +373,7 @@ func TestLongFilterIsRecordedByItsHash(t *testing.T) {
 	x := defaultTenant(t, in)
 	long := strings.Repeat("x", maxFilter+1)
 	for _, f := range []string{long[1:], long, long + "y", "broken \xff text"} {
-		end, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", f})
+		end, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", f, ""})
 		must(t, err)
 		end(0, nil)
 	}
@@ -413,11 +413,11 @@ func TestReaderCannotFillTheDisk(t *testing.T) {
 	rs.mu.Unlock()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 	defer cancel()
-	if _, err := x.BeginRead(ctx, &greedy, Read{MainName, "read", "new"}); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := x.BeginRead(ctx, &greedy, Read{MainName, "read", "new", ""}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want that it waited", err)
 	}
 	filter := strings.Repeat("a", shortFilter+1)
-	end, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", filter})
+	end, err := x.BeginRead(t.Context(), reader, Read{MainName, "read", filter, ""})
 	must(t, err)
 	end(7, nil)
 	must(t, rs.close(t.Context()))

@@ -50,7 +50,6 @@ const (
 	AlertResolved   Action = "alert.resolved"
 	AlertSent       Action = "alert.sent"
 	AlertFailed     Action = "alert.failed"
-	BackupFinished  Action = "backup.finished"
 	SinkCreate      Action = "sink.create"
 	SinkUpdate      Action = "sink.update"
 	SinkDelete      Action = "sink.delete"
@@ -112,7 +111,6 @@ var actions = []actionInfo{
 	{AlertResolved, immutable.Info, "an alert was resolved"},
 	{AlertSent, immutable.Info, "an alert was delivered"},
 	{AlertFailed, immutable.Error, "an alert could not be delivered"},
-	{BackupFinished, immutable.Audit, "a backup was made"},
 	{SinkCreate, immutable.Security, "a sink was made: entries leave for another system"},
 	{SinkUpdate, immutable.Security, "a sink was changed"},
 	{SinkDelete, immutable.Security, "a sink was deleted"},
