@@ -206,31 +206,57 @@ func (t *traffic) due(all bool) map[refusal]tally {
 func (t *traffic) flush(ctx context.Context, all bool) error {
 	t.flushing.Lock()
 	defer t.flushing.Unlock()
-	var errs []error
-	for key, x := range t.due(all) {
-		f := immutable.Fields{"kind": key.kind, "reason": key.reason, "count": x.count, "sample": x.sample}
-		for name, value := range map[string]string{"log": key.log, "source": key.name} {
-			if value != "" {
-				f[name] = value
-			}
-		}
-		action := tenant.SourceMalformed
+	due := t.due(all)
+	type group struct {
+		tenant string
+		action tenant.Action
+	}
+	groups := map[group][]refusal{}
+	for key := range due {
+		g := group{key.tenant, tenant.SourceMalformed}
 		if slices.Contains(authenticity, key.reason) {
-			action = tenant.SourceRejected
+			g.action = tenant.SourceRejected
 		}
-		if err := t.owner(key.tenant).Record(ctx, nil, action, f); err != nil {
+		groups[g] = append(groups[g], key)
+	}
+	var errs []error
+	for g, keys := range groups {
+		fields := make([]immutable.Fields, len(keys))
+		for i, key := range keys {
+			fields[i] = key.fields(due[key])
+		}
+		if err := t.owner(g.tenant).RecordAll(ctx, nil, g.action, fields); err != nil {
 			errs = append(errs, err)
-			t.mu.Lock()
-			if back := t.tallies[key]; back != nil {
-				back.count += x.count
-			} else {
-				t.tallies[key] = &x
-			}
-			t.schedule(recordEvery)
-			t.mu.Unlock()
+			t.keep(keys, due)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (key *refusal) fields(x tally) immutable.Fields {
+	f := immutable.Fields{"kind": key.kind, "reason": key.reason, "count": x.count, "sample": x.sample}
+	if key.log != "" {
+		f["log"] = key.log
+	}
+	if key.name != "" {
+		f["source"] = key.name
+	}
+	return f
+}
+
+// keep counts on what could not be recorded.
+func (t *traffic) keep(keys []refusal, due map[refusal]tally) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, key := range keys {
+		x := due[key]
+		if back := t.tallies[key]; back != nil {
+			back.count += x.count
+		} else {
+			t.tallies[key] = &x
+		}
+	}
+	t.schedule(recordEvery)
 }
 
 func (t *traffic) owner(name string) *tenant.Tenant {
