@@ -16,9 +16,9 @@ Prints the whole log, or a part of it, proven while it is read:
 
   jsonl       each entry's line exactly as it was hashed
   csv         RFC 4180 with a header and the leaf hash; cells that a spreadsheet would run as formulas get a ' in front
-  marked      {"immutable":{"origin","index","leaf","size"},"entry":…}, one a line, for other systems: ` + "`immutable verify --from`" + ` compares
-              their copy with the log later; size is that of the newest checkpoint
-  ocsf, ecs   events of OCSF 1.9, documents of ECS, one a line, with the exact line in them (docs/sinks.md); verify --from knows them too
+  marked      {"immutable":{"origin","index","leaf","size"},"entry":…}, one a line, for other systems: size is that of the newest
+              checkpoint, and ` + "`immutable verify --from`" + ` compares their copy with the log later
+  ocsf, ecs   events of OCSF 1.9, documents of ECS, one a line, with the exact line in them (docs/sinks.md), for verify --from too
   blockchain  the earlier system's blockchain.json: an array of {"index","timestamp","data","hash","previousHash"}, data = the entry's
               line, with this log's chain hashes
   log         the earlier system's immutable.log: {"id","timestamp","level","message","metadata","hostname","pid"}, one a line

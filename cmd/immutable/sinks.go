@@ -11,7 +11,7 @@ import (
 	"github.com/tree-of-life-system/immutable/client"
 )
 
-const sinksUsage = `immutable sinks [list | show NAME | add NAME | pause NAME | resume NAME | remove NAME | dead NAME | retry NAME [INDEX…] | drop NAME [INDEX…]]
+const sinksUsage = `immutable sinks [list | show NAME | add NAME | pause NAME | resume NAME | remove NAME | dead NAME | retry NAME | drop NAME]
 
 Sinks send the entries of a log on a server on to other systems, each entry at least once, in order, and marked so that
 ` + "`immutable verify --from FILE`" + ` compares what arrived with the log. docs/sinks.md has the rest.
@@ -32,7 +32,8 @@ Sinks send the entries of a log on a server on to other systems, each entry at l
   --level LEVEL          only these levels; several with commas, or repeated
   --from INDEX           from this entry on (default: the oldest)
   --title TEXT           for people
-  --secret-file FILE     webhook: secrets that sign, one a line, "whsec_…"; otlp: what --header is to hold (also IMMUTABLE_SINK_SECRET)
+  --secret-file FILE     webhook: secrets that sign, one a line, "whsec_…"; otlp: what --header is to hold
+                         (also IMMUTABLE_SINK_SECRET)
   --header NAME          otlp: the header of the secret (default "Authorization: Bearer")
   --receiver-ca FILE     PEM certificates of the authorities of the receiver's certificate
   --plain                syslog over TCP without TLS, where the server allows private addresses
