@@ -28,6 +28,7 @@ var allowed = map[string]string{
 	"listTokens": "auditor admin", "getAlertRules": "auditor admin", "listActiveAlerts": "auditor admin", "listHolds": "reader auditor admin",
 	"updateTenant": "admin", "createToken": "admin", "revokeToken": "admin", "createLog": "admin", "updateLog": "admin", "rotateLog": "admin", "rotateKeys": "admin",
 	"setAlertRules": "admin", "testAlertSink": "admin", "setHold": "admin", "releaseHold": "admin",
+	"appendKubernetesAudit": "writer admin", "getCatalogue": "reader auditor admin", "setCatalogue": "admin",
 	"listRetired": "reader auditor admin", "retireExpired": "admin", "restoreSegment": "admin",
 	"metrics": "reader auditor admin", "listTenants": "auditor admin", "listInstallationTokens": "auditor admin",
 	"listSources": "auditor admin", "getSource": "auditor admin", "createSource": "admin", "updateSource": "admin", "deleteSource": "admin", "revealVerification": "admin",

@@ -63,6 +63,8 @@ func routes() []route {
 		sinkRoutes(),
 		otlpRoutes(),
 		cloudEventRoutes(),
+		k8sAuditRoutes(),
+		catalogRoutes(),
 		readRoutes(),
 		proveRoutes(),
 		tlogRoutes(),

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,8 +26,40 @@ type Log struct {
 	name     string
 	settings atomic.Pointer[LogSettings]
 	err      atomic.Pointer[error] // why it cannot be appended to
+	checker  atomic.Pointer[Checker]
+	checking sync.Mutex // a change of checker, and of the file that it is made of
 
 	seen seenState // of watch
+}
+
+// Checker holds events to what was agreed on for a log, before they are counted and appended. It returns them, or others in their
+// place, and leaves the caller's slice as it is; its error refuses all of them. It is called from many goroutines.
+type Checker interface {
+	Check(events []immutable.Event) ([]immutable.Event, error)
+}
+
+// Checker is what SetChecker set, or nil.
+func (l *Log) Checker() Checker {
+	if c := l.checker.Load(); c != nil {
+		return *c
+	}
+	return nil
+}
+
+// SetChecker replaces the log's checker by what change returns, which may be nil; changes happen one after the other.
+func (l *Log) SetChecker(change func() (Checker, error)) error {
+	l.checking.Lock()
+	defer l.checking.Unlock()
+	c, err := change()
+	if err != nil {
+		return err
+	}
+	if c == nil {
+		l.checker.Store(nil)
+	} else {
+		l.checker.Store(&c)
+	}
+	return nil
 }
 
 // Tenant is the log's owner.
@@ -286,6 +319,12 @@ func (l *Log) AppendAs(ctx context.Context, p *Principal, events ...immutable.Ev
 	}
 	if t.in.space.full.Load() {
 		return nil, ErrFull
+	}
+	if c := l.Checker(); c != nil {
+		var err error
+		if events, err = c.Check(events); err != nil {
+			return nil, err
+		}
 	}
 	if err := t.meter.admit(t, events); err != nil {
 		return nil, err

@@ -32,6 +32,35 @@ func (k8sAudit) Parse(dst []immutable.Event, raw []byte) []immutable.Event {
 	return append(dst, k8sEvent(raw, false))
 }
 
+// MaxItems is how many items of one EventList KubernetesAudit takes; the API server sends 400, unless it is told otherwise.
+const MaxItems = 10_000
+
+// KubernetesAudit makes events of what the webhook backend of an API server sends: an EventList, or one Event. An item that is no
+// event is kept as it is; anything else is an error.
+func KubernetesAudit(body []byte) ([]immutable.Event, error) {
+	var list struct {
+		Kind  string
+		Items []json.RawMessage
+	}
+	if err := json.Unmarshal(body, &list); err != nil {
+		return nil, fmt.Errorf("k8s-audit: %w", err)
+	}
+	if len(list.Items) > MaxItems {
+		return nil, fmt.Errorf("k8s-audit: %d items in one list; at most %d: lower --audit-webhook-batch-max-size", len(list.Items), MaxItems)
+	}
+	switch list.Kind {
+	case "EventList":
+		events := make([]immutable.Event, 0, len(list.Items))
+		for _, item := range list.Items {
+			events = append(events, k8sEvent(item, true))
+		}
+		return events, nil
+	case "Event":
+		return []immutable.Event{k8sEvent(body, false)}, nil
+	}
+	return nil, fmt.Errorf("k8s-audit: kind is %q; want an EventList of audit.k8s.io", clip(list.Kind))
+}
+
 // k8sEvent makes one event. The items of a list do not say their kind.
 func k8sEvent(raw []byte, item bool) immutable.Event {
 	r, err := parseK8s(raw, item)
