@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -328,6 +329,9 @@ type outcome struct {
 
 func (m *Monitor) verify(ctx context.Context, j *job) outcome {
 	j.o.Progress = m.progressOf(j)
+	if _, err := os.Stat(j.s.l.ColdDir()); err == nil {
+		j.o.Cold = j.s.l.ColdDir() // what was moved there is read too; what is not there stays unread, and the report says so
+	}
 	rep, err := j.s.l.Verify(ctx, j.o)
 	if err != nil {
 		return outcome{err: err}

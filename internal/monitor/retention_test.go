@@ -124,8 +124,8 @@ func TestExpiredSegmentsAreRetiredAtNightAndHeldOnesAreNot(t *testing.T) {
 	if err := proof.CheckInclusion(must(b.l.InclusionProof(ctx, 3, size)), 3, size, leaf, root); err != nil {
 		t.Error(err)
 	}
-	if job := b.verified(); len(job.Report.Retired) != len(old) || job.Report.RetiredEntries != end {
-		t.Errorf("the report has retired %+v", job.Report.Retired)
+	if job := b.verified(); len(job.Report.Retired) != len(old) || job.Report.RetiredEntries != 0 || job.Verdict != immutable.Consistent && job.Verdict != immutable.Proven {
+		t.Errorf("%s; the report has retired %+v, of which %d entries were not read where they went", job.Verdict, job.Report.Retired, job.Report.RetiredEntries)
 	}
 	must(b.l.Restore(ctx, immutable.RestoreOptions{Reason: "a look"}))
 	b.m.mu.Lock()

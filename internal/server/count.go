@@ -33,10 +33,14 @@ const (
 type counted struct {
 	Count  uint64 `json:"count"`
 	Source string `json:"source"` // "sealed" where signed indexes had a part in it, else "verified"
-	Size   uint64 `json:"size"`   // the log had at least so many entries, all of which were considered
+	Size   uint64 `json:"size"`   // the log had at least so many entries, all of which were considered, but for those that are
+
+	Retired uint64 `json:"retired"` // in the range: they were not looked at, and count nothing
 }
 
-func countOf(c immutable.Count, size uint64) counted { return counted{c.N, c.Source(), size} }
+func countOf(c immutable.Count, size uint64) counted {
+	return counted{c.N, c.Source(), size, c.Retired}
+}
 
 // count runs a count that is on record as a search.
 func (r *request) count(what string, run func(q immutable.Query) (immutable.Count, error)) error {

@@ -90,9 +90,11 @@ type page struct {
 	q     immutable.Query
 	limit int
 
-	out  []byte
-	n    int
-	next string // cursor of the next page, or ""
+	out       []byte
+	n         int
+	next      string // cursor of the next page, or ""
+	explained immutable.Explain
+
 	give func() // of the memory that a large page takes, or nil
 }
 
@@ -117,6 +119,7 @@ func (p *page) collect() error {
 		}
 		defer done()
 	}
+	p.q.Explain = &p.explained
 	var last immutable.Entry
 	for e, err := range p.r.log.Search(p.r.Context(), p.q) {
 		if err != nil {
@@ -158,6 +161,7 @@ func (p *page) end() error {
 	} else {
 		p.out = append(append(append(p.out, '"'), p.next...), '"') // base64url
 	}
+	p.out = strconv.AppendUint(append(p.out, `,"retired":`...), p.explained.Retired, 10)
 	p.out = strconv.AppendUint(append(p.out, `,"size":`...), size, 10)
 	p.out = append(append(p.out, `,"root":"`...), root.Base64()...) // roots are in base64 everywhere, as in checkpoints
 	p.out = append(append(append(p.out, `","checkpoint":`...), text...), "}\n"...)

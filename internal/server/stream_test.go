@@ -726,6 +726,12 @@ func TestRetiredEntriesAreSaidToBeRetired(t *testing.T) {
 		t.Fatal(retired, err)
 	}
 	oldest := retired[0].End
+	for _, path := range []string{"/entries", "/entries?q=event&order=asc", "/entries?limit=1", "/count", "/count?q=event", "/counts?by=level", "/histogram?width=1h"} {
+		var said struct{ Retired uint64 }
+		if sv.get(mainLog+path).want(t, 200, &said); said.Retired != oldest {
+			t.Errorf("%s says that %d entries were left out, want %d", path, said.Retired, oldest)
+		}
+	}
 	for _, filter := range []string{"", "&q=event", "&q=odd:true"} {
 		s := sv.follow(mainLog+"/stream?from=0"+filter, sv.root)
 		if e, _ := s.next(); e.id != strconv.FormatUint(oldest-1, 10) {
