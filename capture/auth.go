@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/tree-of-life-system/immutable"
@@ -116,9 +117,7 @@ func (r *Recorder) Auth(ctx context.Context, action AuthAction, a Authentication
 
 func (a *Authentication) fields() immutable.Fields {
 	f := make(immutable.Fields, len(a.Extra)+4)
-	for name, v := range a.Extra {
-		f[name] = v
-	}
+	maps.Copy(f, a.Extra)
 	auth := map[string]any{}
 	for name, v := range map[string]string{"method": a.Method, "factor": a.Factor} {
 		if v != "" {

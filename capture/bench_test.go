@@ -11,6 +11,7 @@ import (
 	"github.com/tree-of-life-system/immutable/capture"
 	"github.com/tree-of-life-system/immutable/capture/internal/cost"
 	"github.com/tree-of-life-system/immutable/client"
+	"github.com/tree-of-life-system/immutable/event"
 )
 
 // background is a writer to a log of the test, and what it costs to give it an event.
@@ -43,5 +44,13 @@ func BenchmarkSlog(b *testing.B) {
 	logger := slog.New(capture.NewHandler(capture.New(background(b), capture.Config{}), nil)).With("service", "shop")
 	cost.PerCall(b, func() {
 		logger.Info("order placed", "order", 4711, "customer", "c-17", slog.Group("amount", "value", 99.5, "currency", "EUR"))
+	})
+}
+
+func BenchmarkAuth(b *testing.B) {
+	rec := capture.New(background(b), capture.Config{})
+	ctx := b.Context()
+	cost.PerCall(b, func() {
+		_ = rec.Auth(ctx, capture.AuthFailure, capture.Authentication{Actor: event.Actor{Type: event.ActorUser, Name: "ann"}, Reason: "wrong password", Method: "password", Source: &event.Source{IP: "203.0.113.42"}})
 	})
 }

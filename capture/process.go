@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -79,9 +80,7 @@ func (r *Recorder) StartProcess(ctx context.Context, o ProcessOptions) (*Process
 
 func (p *Process) shape(action string, outcome event.Outcome, process map[string]any, extra immutable.Fields) event.Shape {
 	f := make(immutable.Fields, len(extra)+1)
-	for name, v := range extra {
-		f[name] = v
-	}
+	maps.Copy(f, extra)
 	f["process"] = process
 	return event.Shape{Kind: event.KindProcess, Action: action, Outcome: outcome, Target: &p.target, Extra: f}
 }

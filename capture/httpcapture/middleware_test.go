@@ -48,7 +48,7 @@ func TestRequestIsRecordedWithoutSecrets(t *testing.T) {
 		w.Header().Set("Location", "https://a:"+secret+"@x/?token="+secret)
 		w.Header().Set("Content-Type", "application/json; charset=utf-8")
 		w.WriteHeader(http.StatusCreated)
-		fmt.Fprintf(w, `{"id":1,"access_token":%q}`, secret)
+		_, _ = fmt.Fprintf(w, `{"id":1,"access_token":%q}`, secret)
 	})
 	s := serve(t, k, Config{
 		RequestBody: 1000, ResponseBody: 1000,

@@ -32,10 +32,10 @@ func TestCallIsRecordedWhenItsBodyEnds(t *testing.T) {
 	c, url := calls(t, k, TransportConfig{RequestBody: 100, ResponseBody: 100, RequestHeaders: []string{"Authorization"}}, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprintf(w, `{"got":%d,`, len(body))
+		_, _ = fmt.Fprintf(w, `{"got":%d,`, len(body))
 		_ = http.NewResponseController(w).Flush()
 		if r.URL.Path != "/closed" && r.URL.Path != "/cancelled" {
-			fmt.Fprintf(w, `"token":%q}`, secret)
+			_, _ = fmt.Fprintf(w, `"token":%q}`, secret)
 			return
 		}
 		select {

@@ -6,6 +6,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -229,12 +230,7 @@ func sqlState(err error) (string, bool) {
 
 // plain says that an error's text is a constant.
 func plain(err error) bool {
-	for _, known := range []error{
+	return slices.Contains([]error{
 		context.Canceled, context.DeadlineExceeded, driver.ErrBadConn, sql.ErrConnDone, sql.ErrTxDone, sql.ErrNoRows, io.EOF, io.ErrUnexpectedEOF, errNamed, errIsolation, errReadOnly,
-	} {
-		if err == known { //nolint:errorlint // a wrapped one may quote anything
-			return true
-		}
-	}
-	return false
+	}, err)
 }
