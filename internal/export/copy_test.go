@@ -3,7 +3,9 @@ package export_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -162,6 +164,15 @@ func FuzzCheckCopy(f *testing.F) {
 	}
 	line := export.AppendLine(nil, l.Origin(), 0, &e)
 	f.Add(line)
+	for _, format := range []string{"ocsf", "ecs"} {
+		other, err := export.Append(nil, format, l.Origin(), 1, &e)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(other)
+	}
+	f.Add([]byte(`{"type":"log.entries","data":{"events":[{},{"_source":1}]}}`))
+	f.Add([]byte(`{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"x"}}]}]}]}`))
 	f.Add([]byte(`{"immutable":{"origin":"example.com/copy","index":18446744073709551615,"leaf":""}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := export.CheckCopy(context.Background(), l, bytes.NewReader(data), export.CopyOptions{})
@@ -169,4 +180,87 @@ func FuzzCheckCopy(f *testing.F) {
 			t.Errorf("%d events: %+v", r.Events, r)
 		}
 	})
+}
+
+// copies are what sinks and collectors make of the entries, in every form that CheckCopy knows: a line, or one for each entry.
+func copies(t *testing.T, l *immutable.Log) map[string][][]byte {
+	t.Helper()
+	all := map[string][][]byte{}
+	for e, err := range l.Entries(context.Background(), immutable.Query{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range []string{"json", "ocsf", "ecs"} {
+			line, err := export.Append(nil, f, l.Origin(), l.Size(), &e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			quoted, err := json.Marshal(string(bytes.TrimSpace(line)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for form, text := range map[string]string{
+				"": "%s", "syslog": `Nov 23 23:00:00 host <109>1 2026-11-23T23:00:00.000000Z host immutable 1 AUDIT [immutable@32473 origin="x"] %s`,
+				"search": `{"_index":"logs","_id":"1","_source":%s}`, "webhook": `{"type":"log.entries","timestamp":"2026-11-23T23:00:00Z","data":{"events":[%s]}}`,
+			} {
+				all[f+" "+form] = append(all[f+" "+form], fmt.Appendf(nil, text+"\n", bytes.TrimSpace(line)))
+			}
+			all[f+" otlp"] = append(all[f+" otlp"], fmt.Appendf(nil, `{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":%s}}]}]}]}`+"\n", quoted))
+		}
+	}
+	return all
+}
+
+func TestCopiesOfEveryFormAreCompared(t *testing.T) {
+	l, _ := sample(t, 12)
+	for form, lines := range copies(t, l) {
+		if r := checkCopy(t, l, lines, export.CopyOptions{All: true}); !r.Agrees() || r.Same != 12 || r.Events != 12 {
+			t.Errorf("%s: %+v", form, r)
+		}
+		bad := slices.Clone(lines)
+		bad[7] = bytes.ReplaceAll(bad[7], []byte("entry 7"), []byte("entry 8"))
+		r := checkCopy(t, l, slices.Delete(bad, 3, 5), export.CopyOptions{All: true})
+		if len(r.Changed) != 1 || r.Changed[0].Index != 7 || r.Changed[0].Line != 6 || fmt.Sprint(r.Missing) != "[{3 4} {7 7}]" {
+			t.Errorf("%s: %+v", form, r)
+		}
+	}
+}
+
+// What another system has mapped an entry to is compared too: an event whose exact line was left alone does not pass for it.
+func TestChangedMappingsAreNamed(t *testing.T) {
+	l, _ := sample(t, 3)
+	for _, tt := range []struct{ form, old, new, want string }{
+		{"ocsf ", `"message":"entry 1"`, `"message":"entry 9"`, "the event was changed at message"},
+		{"ocsf ", `"severity_id":1`, `"severity_id":5`, "the event was changed at severity_id"},
+		{"ocsf ", `"class_name":"Base Event",`, ``, "the event was changed at class_name"},
+		{"ocsf ", `"mapping":1`, `"mapping":2`, "the event says that mapping 2 wrote it"},
+		{"ocsf ", `"size":3`, `"size":4`, "the event says that a checkpoint of 4 entries was signed"},
+		{"ecs ", `"log":{"level":"audit"`, `"log":{"level":"info"`, "the event was changed at log.level"},
+		{"ecs ", `"immutable_mapping":"1"`, `"immutable_mapping":"one"`, "the event says that mapping 0 wrote it"},
+		{"ecs ", `"immutable_leaf":"`, `"immutable_leaf":"0`, "the leaf hash is not the entry's"},
+		{"ecs ", `"immutable_index":"1"`, `"immutable_index":"-1"`, "the event does not say which entry it is"},
+	} {
+		lines := copies(t, l)[tt.form]
+		changed := bytes.Replace(lines[1], []byte(tt.old), []byte(tt.new), 1)
+		if bytes.Equal(changed, lines[1]) {
+			t.Fatalf("%s is not in %s", tt.old, lines[1])
+		}
+		if r := checkCopy(t, l, [][]byte{changed}, export.CopyOptions{}); len(r.Changed) != 1 || !strings.HasPrefix(r.Changed[0].What, tt.want) {
+			t.Errorf("%s %s: %+v", tt.form, tt.new, r)
+		}
+	}
+	// Members that another system has added say nothing about the entry; a line that it dropped is not taken for compared.
+	line := copies(t, l)["ocsf "][1]
+	added := bytes.Replace(line, []byte(`{`), []byte(`{"ingested":"2026","tags":["x"],`), 1)
+	if r := checkCopy(t, l, [][]byte{added}, export.CopyOptions{}); !r.Agrees() || r.Same != 1 {
+		t.Errorf("%+v", r)
+	}
+	dropped := regexp.MustCompile(`"raw_data":"(\\.|[^"\\])*",`).ReplaceAll(line, nil)
+	if r := checkCopy(t, l, [][]byte{dropped}, export.CopyOptions{}); !r.Agrees() || r.Same != 0 || r.Marked != 1 {
+		t.Errorf("%+v", r)
+	}
+	deep := []byte(strings.Repeat(`{"_source":`, 10) + "{}" + strings.Repeat("}", 10))
+	if r := checkCopy(t, l, [][]byte{deep}, export.CopyOptions{}); len(r.Changed) != 1 || !strings.Contains(r.Changed[0].What, "too deeply") {
+		t.Errorf("%+v", r)
+	}
 }

@@ -41,7 +41,7 @@ func Send(c *http.Client, req *http.Request) ([]byte, error) {
 	defer res.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(res.Body, MaxAnswer)) // also so that the connection can be used again
 	if res.StatusCode/100 == 2 {
-		return body, nil //nolint:nilerr // it took the request: what it says beside that may be cut
+		return body, nil // it took the request: what it says beside that may be cut
 	}
 	failed := &StatusError{Code: res.StatusCode, Status: res.Status}
 	if n, aerr := strconv.Atoi(res.Header.Get("Retry-After")); aerr == nil && n > 0 && n <= int(maxAfter/time.Second) {

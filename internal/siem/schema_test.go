@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -143,9 +144,7 @@ func (s *schema) resolve(all map[string]definition, name string) resolved {
 	if d.Extends != "" {
 		r = s.resolve(all, d.Extends)
 	}
-	for k, v := range d.Constraints {
-		r.constraints[k] = v
-	}
+	maps.Copy(r.constraints, d.Constraints)
 	if len(d.Constraints) == 0 && d.Constraints != nil {
 		r.constraints = map[string][]string{}
 	}
@@ -193,12 +192,8 @@ func (s *schema) merge(r *resolved, name string, raw json.RawMessage, profile st
 	merged := map[string]struct {
 		Caption string `json:"caption"`
 	}{}
-	for k, v := range enum {
-		merged[k] = v
-	}
-	for k, v := range a.Enum {
-		merged[k] = v
-	}
+	maps.Copy(merged, enum)
+	maps.Copy(merged, a.Enum)
 	if len(merged) > 0 {
 		a.Enum = merged
 	}

@@ -252,7 +252,7 @@ func badSignature(h http.Header, body []byte) string {
 			return err.Error()
 		}
 		mac := hmac.New(sha256.New, key)
-		fmt.Fprintf(mac, "%s.%s.%s", h.Get("webhook-id"), h.Get("webhook-timestamp"), body)
+		_, _ = fmt.Fprintf(mac, "%s.%s.%s", h.Get("webhook-id"), h.Get("webhook-timestamp"), body)
 		want = append(want, "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
 	}
 	if got := h.Get("webhook-signature"); got != strings.Join(want, " ") {

@@ -72,9 +72,8 @@ type Manager struct {
 
 	changes sync.Mutex // one change of sinks at a time; held while files are written, and while workers end
 
-	mu      sync.Mutex // guards what follows; never held across I/O
-	ctx     context.Context
-	end     context.CancelFunc
+	mu      sync.Mutex      // guards what follows; never held across I/O
+	ctx     context.Context // of Run; nil before
 	tenants map[string]*tenantSinks
 	workers map[key]*worker
 	under   sync.WaitGroup
@@ -128,7 +127,7 @@ func New(o Options) *Manager {
 func (m *Manager) Run(ctx context.Context) error {
 	m.changes.Lock()
 	m.mu.Lock()
-	m.ctx, m.end = context.WithCancel(ctx)
+	m.ctx = ctx
 	m.mu.Unlock()
 	for _, t := range m.o.Installation.Tenants() {
 		if t.Err() != nil {
@@ -145,6 +144,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	m.changes.Unlock()
 	<-ctx.Done()
+	m.mu.Lock()   // who starts a worker now sees that it must not
+	m.mu.Unlock() //nolint:staticcheck // SA2001: nothing is to be done in between
 	m.under.Wait()
 	return nil
 }

@@ -233,8 +233,3 @@ func (s *Sink) keepSecrets(old *Sink) error {
 	}
 	return nil
 }
-
-// sameEntries says whether two versions of a sink select the same entries of the same log, so that the cursor keeps its meaning.
-func (s *Sink) sameEntries(o *Sink) bool {
-	return s.Log == o.Log && s.From == o.From && s.Query == o.Query && slices.Equal(s.Levels, o.Levels)
-}
