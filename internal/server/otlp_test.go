@@ -124,14 +124,19 @@ func TestExportSentAgainIsTakenOnce(t *testing.T) {
 		send(otlpLogs, writer, kindJSON, []byte(exportOf("b", 10, 0)))
 		send(otlpLogs, writer, kindJSON, []byte(exportOf("b", 10, 0)))
 	})
-	grown(otlp.BatchRecords+100, func() { // two batches, sent by several at once
-		big := gzipped(t, protobuf(t, exportOf("c", otlp.BatchRecords+100, 6)))
+	atOnce := func(body []byte) {
 		var wg sync.WaitGroup
 		for range 4 {
-			wg.Go(func() { send(otlpLogs, writer, kindProtobuf, big, "Content-Encoding", "gzip") })
+			wg.Go(func() { send(otlpLogs, writer, kindProtobuf, body, "Content-Encoding", "gzip") })
 		}
 		wg.Wait()
+	}
+	grown(30*100, func() {
+		for i := range 30 {
+			atOnce(gzipped(t, protobuf(t, exportOf(fmt.Sprint("r", i, " "), 100, 6))))
+		}
 	})
+	grown(otlp.BatchRecords+100, func() { atOnce(gzipped(t, protobuf(t, exportOf("c", otlp.BatchRecords+100, 6)))) }) // two batches
 	grown(0, func() { send(otlpLogs, writer, kindProtobuf, nil) })
 	got := sv.messages("default", "main")
 	if want := "a0 a1 a2"; strings.Join(got[:3], " ") != want || got[len(got)-1] != fmt.Sprint("c", otlp.BatchRecords+99) {
