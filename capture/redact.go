@@ -7,13 +7,15 @@ import (
 	"io"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 )
 
 // Redacted stands in place of what was left out.
 const Redacted = "[redacted]"
 
-// Redaction says which values are left out of events, by the names that they stand under. The zero value is the default: the
-// headers and names below. It cannot know a secret that stands in a message, a path, or under a harmless name.
+// Redaction says which values are left out of events, by the names that they stand under; it is not changed once it is used. The zero
+// value is the default: the headers and names below. It cannot know a secret that stands in a message, a path, or under a harmless name.
 //
 // Names are compared without regard to case, '-', '_', '.', and spaces. A name is a secret's
 //
@@ -29,7 +31,13 @@ type Redaction struct {
 	Keep []string
 	// Off leaves nothing out.
 	Off bool
+
+	seen  sync.Map     // of a name to whether it is a secret's: most come again and again
+	names atomic.Int64 // in seen
 }
+
+// maxSeen bounds the names that are remembered, as others may choose them.
+const maxSeen = 4096
 
 var secretParts = []string{
 	"password", "passwd", "passphrase", "passcode", "secret", "credential", "apikey", "accesskey", "privatekey", "authorization",
@@ -50,6 +58,18 @@ func (r *Redaction) Secret(name string) bool {
 	if r.Off {
 		return false
 	}
+	if known, found := r.seen.Load(name); found {
+		return known.(bool)
+	}
+	is := r.secret(name)
+	if len(name) <= maxName && r.names.Load() < maxSeen {
+		r.seen.Store(strings.Clone(name), is)
+		r.names.Add(1)
+	}
+	return is
+}
+
+func (r *Redaction) secret(name string) bool {
 	plain := plainName(name)
 	for _, k := range r.Keep {
 		if plainName(k) == plain {

@@ -307,13 +307,15 @@ func (w *Writer) dropped(n uint64) {
 // and stands where the dropped events would. The caller holds putting.
 func (w *Writer) recordGap() {
 	w.mu.Lock()
-	g := w.gap
-	key := batchKey(w.batch, w.keys)
-	w.keys++
+	g, number := w.gap, w.keys
+	if g.n > 0 {
+		w.keys++
+	}
 	w.mu.Unlock()
 	if g.n == 0 || !w.q.halfEmpty() {
 		return
 	}
+	key := batchKey(w.batch, number)
 	d, err := w.c.draft(&immutable.Event{
 		Level: w.cfg.GapLevel, Message: fmt.Sprintf("%d events were dropped before they reached the log: the server took none, and the buffer was full", g.n),
 		Metadata:       immutable.Fields{"type": "immutable.gap", "dropped": g.n, "from": g.from.UTC(), "to": g.to.UTC()},
