@@ -329,6 +329,7 @@ type syslogServer struct {
 	messages [][]byte
 	conns    []net.Conn
 	cut      func(n int) bool // closes the connection, without a word, after the nth message
+	deaf     bool             // connections that come are not read
 	err      error
 }
 
@@ -364,6 +365,12 @@ func newSyslogServer(t *testing.T, cert *tls.Certificate) *syslogServer {
 }
 
 func (s *syslogServer) serve(c net.Conn) {
+	s.mu.Lock()
+	deaf := s.deaf
+	s.mu.Unlock()
+	if deaf {
+		return
+	}
 	defer c.Close()
 	r := bufio.NewReader(c)
 	for {

@@ -229,6 +229,27 @@ func TestSyslogGetsEveryEntryOverTLS(t *testing.T) {
 	}
 }
 
+// What the receiver's system took, and the receiver did not read before it died, is sent again.
+func TestSyslogSendsAgainWhatMayBeLost(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, t.TempDir(), nil)
+	s := newSyslogServer(t, nil)
+	s.deaf = true
+	b.add(40)
+	b.create(Sink{Name: "siem", Type: Syslog, Address: s.Addr().String(), Plain: true})
+	b.caughtUp("siem")
+	if n := len(s.all()); n != 0 {
+		t.Fatalf("a deaf receiver read %d messages", n)
+	}
+	s.mu.Lock()
+	s.deaf = false
+	s.mu.Unlock()
+	s.closeAll()
+	b.until("siem", "what was lost", func(Status) bool {
+		return b.compare(joined(s.all()), export.CopyOptions{All: true}).Agrees()
+	})
+}
+
 func joined(messages [][]byte) []byte { return append(bytes.Join(messages, []byte("\n")), '\n') }
 
 func TestOTLPGetsEveryEntry(t *testing.T) {

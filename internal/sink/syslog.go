@@ -65,11 +65,8 @@ func newSyslog(s *Sink, allowPrivate bool, roots *x509.CertPool, now func() time
 var errEnded = errors.New("the receiver closed the connection")
 
 func (w *syslogWriter) send(ctx context.Context, b *batch) error {
-	if w.conn != nil && w.hasEnded() {
-		w.drop()
-		if w.lost != nil {
-			return errEnded
-		}
+	if err := w.check(); err != nil {
+		return err
 	}
 	if w.conn == nil {
 		if err := w.connect(ctx); err != nil {
@@ -94,6 +91,16 @@ func (w *syslogWriter) send(ctx context.Context, b *batch) error {
 	}
 	for len(w.sent) > 1 && w.now().Sub(w.sent[0].at) > mayBeLost {
 		w.sent = w.sent[1:]
+	}
+	return nil
+}
+
+// check is an error where the receiver has gone, and may not have got what it was sent lately.
+func (w *syslogWriter) check() error {
+	if w.conn != nil && w.hasEnded() {
+		if w.drop(); w.lost != nil {
+			return errEnded
+		}
 	}
 	return nil
 }

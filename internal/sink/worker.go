@@ -329,6 +329,11 @@ func (w *worker) next(ctx context.Context, l *tenant.Log) (*batch, error) {
 	w.mu.Unlock()
 	size := l.Size()
 	if from >= size || w.t.Settings().Suspended {
+		if s, ok := w.to.(*syslogWriter); ok {
+			if err := s.check(); err != nil {
+				return nil, err
+			}
+		}
 		w.idle(ctx)
 		w.keep(true)
 		w.sleep(ctx, w.nap)
