@@ -253,16 +253,8 @@ func (c *Catalogue) Check(events ...immutable.Event) (out []immutable.Event, fau
 
 // fault is what is wrong with one event, or nil. Metadata that the log's format refuses is the log's to refuse.
 func (c *Catalogue) fault(e *immutable.Event) *Fault {
-	line, err := entry.Append(nil, &immutable.Event{Metadata: e.Metadata, RawMetadata: e.RawMetadata})
-	if err != nil {
-		return nil
-	}
-	stored, err := immutable.ParseEntry(0, line)
-	if err != nil {
-		return nil
-	}
-	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(stored.Metadata))
-	if err != nil {
+	v, ok := stored(e)
+	if !ok {
 		return nil
 	}
 	if f := validate(c.shape, v); f != nil {
@@ -286,6 +278,18 @@ func (c *Catalogue) fault(e *immutable.Event) *Fault {
 		return &Fault{Pointer: "/" + event.KeyAction, Msg: fmt.Sprintf("the catalogue has no type for the action %q or the kind %q", shorten(action), shorten(kind))}
 	}
 	return nil
+}
+
+// stored is the metadata as the log would have it, unless its format refuses it.
+func stored(e *immutable.Event) (v any, ok bool) {
+	line, err := entry.Append(nil, &immutable.Event{Metadata: e.Metadata, RawMetadata: e.RawMetadata})
+	if err == nil {
+		var kept immutable.Entry
+		if kept, err = immutable.ParseEntry(0, line); err == nil {
+			v, err = jsonschema.UnmarshalJSON(bytes.NewReader(kept.Metadata))
+		}
+	}
+	return v, err == nil
 }
 
 var english = message.NewPrinter(language.English)

@@ -124,10 +124,10 @@ func auditHead(raw []byte) (h head, err error) {
 	s, ok := strings.CutPrefix(s, "type=")
 	var found bool
 	if h.kind, s, found = strings.Cut(s, " msg=audit("); !ok || !found || strings.ContainsAny(h.kind, " \"'") {
-		return h, errors.New("auditd: want type=KIND msg=audit(TIME:SERIAL): first")
+		return h, errors.New("auditd: want type=KIND msg=audit(TIME:SERIAL) first")
 	}
 	if h.id, h.rest, ok = strings.Cut(s, "):"); !ok {
-		return h, errors.New("auditd: want msg=audit(TIME:SERIAL):")
+		return h, errors.New("auditd: want a time and serial number in parentheses and a colon after msg=audit")
 	}
 	stamp, serial, _ := strings.Cut(h.id, ":")
 	seconds, millis, _ := strings.Cut(stamp, ".")

@@ -211,7 +211,7 @@ func (m *message) userFrom(text string) bool {
 // pairs reads "key=value key=value"; values have no spaces.
 func pairs(text string) map[string]string {
 	out := map[string]string{}
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		if k, v, ok := strings.Cut(word, "="); ok && out[k] == "" {
 			out[k] = v
 		}

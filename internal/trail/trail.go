@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -171,10 +172,8 @@ func unparsed(raw []byte, reason error) immutable.Event {
 // identity makes an idempotency key of what identifies a record at its source. The record's digest is part of it: a record that
 // comes again is known, one that says something else under the same name is a record of its own, and nothing is lost.
 func identity(f Format, raw []byte, parts ...string) string {
-	for _, part := range parts {
-		if part == "" {
-			return ""
-		}
+	if slices.Contains(parts, "") {
+		return ""
 	}
 	digest := sha256.Sum256(raw)
 	name := strings.Join(parts, ":")
