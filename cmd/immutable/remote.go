@@ -68,12 +68,12 @@ type remote struct {
 
 // serverCall are the flags that name a log on a server.
 type serverCall struct {
-	url, token, tokenFile, tenant, log, ca string
-	retry                                  time.Duration
-	keys                                   list // where the command verifies what it receives
-	oneKey                                 bool
-	verifies                               bool
-	refused                                []string // flags of the command that are for directories only
+	url, token, tokenFile, tenant, log, ca, clientCert, clientKey string
+	retry                                                         time.Duration
+	keys                                                          list // where the command verifies what it receives
+	oneKey                                                        bool
+	verifies                                                      bool
+	refused                                                       []string // flags of the command that are for directories only
 }
 
 const appendFlags = `
@@ -83,6 +83,8 @@ const appendFlags = `
   --tenant NAME          whose log (default "default")
   --log NAME             which log (default "main")
   --ca FILE              PEM certificates of the authorities for https (default: the system's)
+  --client-cert FILE     PEM certificate that says who asks, with or without a token; with --client-key
+  --client-key FILE      its private key
   --retry-for TIME       how long to try while the server is away or busy (default 30s to write, 5s to read)`
 
 const serverFlags = appendFlags + `
@@ -99,6 +101,8 @@ func (c *call) flagsOfServer(verifies bool, refused ...string) {
 	c.set.StringVar(&s.tenant, "tenant", "default", "")
 	c.set.StringVar(&s.log, "log", "main", "")
 	c.set.StringVar(&s.ca, "ca", "", "")
+	c.set.StringVar(&s.clientCert, "client-cert", "", "")
+	c.set.StringVar(&s.clientKey, "client-key", "", "")
 	c.set.DurationVar(&s.retry, "retry-for", 0, "")
 	if verifies {
 		c.set.Var(&s.keys, "key", "")
@@ -106,7 +110,7 @@ func (c *call) flagsOfServer(verifies bool, refused ...string) {
 	}
 }
 
-var serverFlagNames = []string{"server", "token", "token-file", "tenant", "log", "ca", "retry-for"}
+var serverFlagNames = []string{"server", "token", "token-file", "tenant", "log", "ca", "client-cert", "client-key", "retry-for"}
 
 // where decides between directory and server: the command line wins over the environment. given are the flags of the command line.
 func (c *call) where(given map[string]bool) error {
@@ -189,6 +193,19 @@ func (c *call) clientConfig(retry time.Duration) (client.Config, error) {
 			return cfg, fmt.Errorf("--ca: %s holds no certificate in PEM", s.ca)
 		}
 		cfg.TLS = &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
+	if s.clientCert != "" || s.clientKey != "" {
+		if s.clientCert == "" || s.clientKey == "" {
+			return cfg, errors.New("--client-cert and --client-key go together: give both")
+		}
+		pair, err := tls.LoadX509KeyPair(s.clientCert, s.clientKey)
+		if err != nil {
+			return cfg, fmt.Errorf("--client-cert: %w", err)
+		}
+		if cfg.TLS == nil {
+			cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12}
+		}
+		cfg.TLS.Certificates = []tls.Certificate{pair}
 	}
 	if u, err := url.Parse(s.url); err == nil && u.Scheme == "http" && cfg.Token != "" && !loopback(u.Hostname()) {
 		c.remark("the token goes to %s without encryption; use https\n", u.Host)
