@@ -53,6 +53,7 @@ func commands() []command {
 	return []command{
 		{"log", "append one entry", logUsage, setupLog},
 		{"append", "append entries from files or standard input", appendUsage, setupAppend},
+		{"collect", "follow files and append their lines, each once", collectUsage, setupCollect},
 		{"search", "find entries by words, fields and times", searchUsage, setupSearch},
 		{"read", "print entries", readUsage, setupRead},
 		{"tail", "print the newest entries, and follow", tailUsage, setupTail},

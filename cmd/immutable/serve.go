@@ -60,6 +60,11 @@ const settingsUsage = `  --config FILE          settings as YAML (IMMUTABLE_CONF
   --policy FILE          witnesses to ask for cosignatures: a C2SP tlog-policy (default none)
   --witness-timeout D    how long one witness may take (default 5s)
   --time-authority URL   have checkpoints time-stamped (RFC 3161) by this authority; may be repeated (default none)
+  --syslog-udp ADDRESS   receive syslog over UDP; also --syslog-tcp and, with --tls-cert, --syslog-tls (default none)
+  --jsonl-tcp ADDRESS    receive JSON Lines over TCP (default none)
+  --jsonl-unix PATH      receive JSON Lines on a unix socket (default none)
+  --otlp-grpc ADDRESS    receive OTLP logs over gRPC (default none)
+  --receive-log LOG      tenant/log that receivers append to (default default/main)
   --scrub-share SHARE    of one core and the disk's time, for verification in the background (default 0.1)
   --alerts-allow-private webhooks may go to loopback and private addresses
   --smtp-address ADDRESS host:port of the server that takes alerts by mail (default none)
