@@ -202,7 +202,8 @@ func startForJobs(t *testing.T, o *oidcIssuer) *served {
 	s := startService(t, filepath.Join(dir, "data"), nil, "--config", config)
 	rules := fmt.Sprintf(`{"claims":[
 		{"issuer":%[1]q,"match":{"repository_id":"123456","job_workflow_ref":"org/repo/.github/workflows/release.yml@refs/heads/main"},"once":true,"role":"writer","logs":["main"]},
-		{"issuer":%[1]q,"match":{"repository_id":"123456","job_workflow_ref":"org/repo/.github/workflows/audit.yml@refs/heads/main"},"role":"auditor","logs":["main"]}]}`, o.server.URL)
+		{"issuer":%[1]q,"match":{"repository_id":"123456","job_workflow_ref":"org/repo/.github/workflows/audit.yml@refs/heads/main"},"role":"auditor","logs":["main"]},
+		{"issuer":%[1]q,"match":{"repository_id":"123456","job_workflow_ref":"org/repo/.github/workflows/loose.yml@refs/heads/main"},"role":"writer","logs":["main"]}]}`, o.server.URL)
 	if status, data, err := s.request(http.DefaultClient, "PATCH", "/api/v1/tenants/default", rules, ""); err != nil || status != http.StatusOK {
 		t.Fatalf("rules: %d %s %v", status, data, err)
 	}
@@ -277,16 +278,17 @@ func TestActionLogsWithTheJobsTokenAlone(t *testing.T) {
 	for what, c := range map[string]struct {
 		token, body, code string
 	}{
-		"used before":           {token, event, "unauthenticated"},
-		"another audience":      {o.sign(t, map[string]any{"aud": "somebody-else"}), event, "unauthenticated"},
-		"another repository":    {o.sign(t, map[string]any{"repository_id": "654321"}), event, "unauthenticated"},
-		"another workflow":      {o.sign(t, map[string]any{"job_workflow_ref": "org/repo/.github/workflows/evil.yml@refs/heads/main"}), event, "unauthenticated"},
-		"expired":               {o.sign(t, map[string]any{"exp": time.Now().Add(-time.Hour).Unix()}), event, "unauthenticated"},
-		"without a jti":         {o.sign(t, map[string]any{"jti": ""}), event, "unauthenticated"},
-		"a kept token":          {testToken, event, "bad-parameter"},
-		"of an auditor":         {o.sign(t, map[string]any{"job_workflow_ref": auditWorkflow}), event, "forbidden"},
-		"says who it is itself": {o.sign(t, nil), `{"message":"m","metadata":{"github":{"sha":"other"}}}`, "bad-event"},
-		"good":                  {o.sign(t, nil), event, ""},
+		"used before":            {token, event, "unauthenticated"},
+		"another audience":       {o.sign(t, map[string]any{"aud": "somebody-else"}), event, "unauthenticated"},
+		"another repository":     {o.sign(t, map[string]any{"repository_id": "654321"}), event, "unauthenticated"},
+		"another workflow":       {o.sign(t, map[string]any{"job_workflow_ref": "org/repo/.github/workflows/evil.yml@refs/heads/main"}), event, "unauthenticated"},
+		"expired":                {o.sign(t, map[string]any{"exp": time.Now().Add(-time.Hour).Unix()}), event, "unauthenticated"},
+		"without a jti":          {o.sign(t, map[string]any{"jti": ""}), event, "unauthenticated"},
+		"a kept token":           {testToken, event, "bad-parameter"},
+		"of an auditor":          {o.sign(t, map[string]any{"job_workflow_ref": auditWorkflow}), event, "forbidden"},
+		"of a rule without once": {o.sign(t, map[string]any{"job_workflow_ref": "org/repo/.github/workflows/loose.yml@refs/heads/main"}), event, "forbidden"},
+		"says who it is itself":  {o.sign(t, nil), `{"message":"m","metadata":{"github":{"sha":"other"}}}`, "bad-event"},
+		"good":                   {o.sign(t, nil), event, ""},
 	} {
 		if status, code := post(c.token, c.body); code != c.code || (status == http.StatusCreated) != (code == "") {
 			t.Errorf("%s: got %d %q, want %q", what, status, code, c.code)
@@ -348,6 +350,13 @@ func TestActionsVerifyAndWitnessInARepository(t *testing.T) {
 	}
 	if _, text, err := j.run("verify", verify); err == nil {
 		t.Errorf("a checkpoint that nobody signed: %v\n%s", err, text)
+	}
+	forged = strings.Replace(first, "\n"+outputs["size"]+"\n", "\n"+outputs["size"]+"\nA", 1)
+	if err := os.WriteFile(kept, []byte(forged), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, text, err := j.run("witness", inputs); err == nil || !strings.Contains(text, "which stays") {
+		t.Errorf("a log with another root than was kept: %v\n%s", err, text)
 	}
 	if data, _ := os.ReadFile(kept); string(data) != forged {
 		t.Error("what was kept is gone")

@@ -23,7 +23,8 @@ import (
 	"github.com/tree-of-life-system/immutable/internal/hooks"
 )
 
-const hooksUsage = `immutable hooks add KIND | list | rotate ID | token ID | remove ID | test ID | fill HOOK | body INDEX | job LEVEL MESSAGE [key=value …] | job-token
+const hooksUsage = `immutable hooks add KIND | list | rotate ID | token ID | remove ID | test ID | fill HOOK | body INDEX |
+                job LEVEL MESSAGE [key=value …] | job-token
 
 Webhooks that send to a log on a server, and jobs of GitHub Actions. KIND is github, stripe, linear, notion, standard (Standard
 Webhooks) or hmac. docs/webhooks.md and docs/github-actions.md say what is kept and checked.

@@ -109,6 +109,16 @@ func TestHooksTestShowsTheStoredEntry(t *testing.T) {
 	if got := run(t, env, nil, "hooks", "body", fmt.Sprint(r.Index-1), "--quiet"); got.code != exitOK {
 		t.Errorf("hooks body of a part: %d %s", got.code, got.errOut)
 	}
+	wrong := strings.Repeat("ab", 32)
+	part := mustRun(t, env, nil, "log", "audit", "part 1 of 1", "raw=forged", "rawPart:=1", "rawParts:=1", "rawSha256="+wrong, "--json")
+	var forged receipt
+	if err := json.Unmarshal(part.out, &forged); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, env, nil, "log", "audit", "delivery", "rawParts:=1", fmt.Sprintf("rawFirst:=%d", forged.Index), "rawSha256="+wrong)
+	if got := run(t, env, nil, "hooks", "body", fmt.Sprint(forged.Index+1), "--quiet"); got.code != exitNo || len(got.out) != 0 {
+		t.Errorf("a body with another digest: %d %s", got.code, got.out)
+	}
 	for _, bad := range [][]string{{"hooks"}, {"hooks", "nonsense"}, {"hooks", "add"}, {"hooks", "add", "teletype"}, {"hooks", "rotate", "0000000000000000"}, {"hooks", "fill", "somewhere"}, {"hooks", "job", "audit", "m"}} {
 		if r := run(t, env, nil, bad...); r.code != exitUnknown || len(r.errOut) == 0 {
 			t.Errorf("%v: %d %s", bad, r.code, r.errOut)

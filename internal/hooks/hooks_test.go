@@ -2,6 +2,9 @@ package hooks
 
 import (
 	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -186,7 +189,9 @@ func TestStaleAndFutureAreRefusedBothWays(t *testing.T) {
 		}
 	}
 	for _, at := range []string{"01700000000", "+1700000000", "1700000000 ", "", "x"} { // another spelling is another signed text
-		h := header("Stripe-Signature", "t="+at+",v1="+strings.Repeat("00", 32))
+		mac := hmac.New(sha256.New, secret[0])
+		mac.Write([]byte(at + "."))
+		h := header("Stripe-Signature", "t="+at+",v1="+hex.EncodeToString(mac.Sum(nil)))
 		if _, err := Verify(Stripe, nil, h, nil, secret, now); reason(err) != ReasonSignature {
 			t.Errorf("Stripe with t=%q: %v", at, err)
 		}
@@ -208,9 +213,13 @@ func TestMalformedSignaturesAreRefused(t *testing.T) {
 	if _, err := Verify(GitHub, nil, good, []byte("{}"), nil, now); reason(err) != ReasonSignature {
 		t.Errorf("without a secret: %v", err)
 	}
-	many := "t=1700000000" + strings.Repeat(",v1="+strings.Repeat("00", 32), maxSignatures+1)
-	if _, err := Verify(Stripe, nil, header("Stripe-Signature", many), nil, [][]byte{[]byte("s")}, now); reason(err) != ReasonSignature {
-		t.Errorf("more than %d signatures: %v", maxSignatures, err)
+	byStripe, _ := Sign(Stripe, nil, []byte("s"), nil, "", now)
+	at, mac, _ := strings.Cut(byStripe.Get("Stripe-Signature"), ",")
+	for others, want := range map[int]string{maxSignatures - 1: "<nil>", maxSignatures: ReasonSignature} {
+		many := at + strings.Repeat(",v1="+strings.Repeat("00", 32), others) + "," + mac
+		if _, err := Verify(Stripe, nil, header("Stripe-Signature", many), nil, [][]byte{[]byte("s")}, now); reason(err) != want {
+			t.Errorf("behind %d signatures: %v, want %s", others, err, want)
+		}
 	}
 }
 

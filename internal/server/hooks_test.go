@@ -350,6 +350,10 @@ func TestNotionIsVerifiedOnceAndShownToAnAdministrator(t *testing.T) {
 	say(second).problem(t, "unauthenticated")
 
 	late := h.source(`{"kind":"notion","log":"main"}`)
+	h.do("PATCH", sources+"/"+late.ID, h.root, strings.NewReader(`{"newSecret":"secret_that_was_given"}`), "Content-Type", "application/json").want(t, http.StatusOK, nil)
+	say(second).problem(t, "unauthenticated") // it has a secret: nothing is waited for
+	h.do("DELETE", sources+"/"+late.ID, h.root, nil).want(t, http.StatusNoContent, nil)
+	late = h.source(`{"kind":"notion","log":"main"}`)
 	mu.Lock()
 	clock = clock.Add(2 * time.Hour)
 	mu.Unlock()
@@ -369,7 +373,7 @@ func TestNotionIsVerifiedOnceAndShownToAnAdministrator(t *testing.T) {
 			actions = append(actions, m.Action)
 		}
 	}
-	if got, want := strings.Join(actions, " "), "source.create source.verify source.reveal source.create source.delete"; got != want {
+	if got, want := strings.Join(actions, " "), "source.create source.verify source.reveal source.create source.secret source.delete source.create source.delete"; got != want {
 		t.Errorf("recorded %s, want %s", got, want)
 	}
 }
