@@ -20,7 +20,6 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"sync"
 	"sync/atomic"
 
 	"github.com/tree-of-life-system/immutable"
@@ -73,8 +72,8 @@ type Recorder struct {
 	nested   atomic.Uint64
 	reduced  atomic.Uint64
 
-	slots  chan struct{}  // of Background: one for each function that runs beside its caller
-	beside sync.WaitGroup // what runs in Background
+	slots    chan struct{} // of Background: one for each function that runs beside its caller
+	flushing chan struct{} // held by the one that waits for all slots
 }
 
 // Stats is what a Recorder has done.
@@ -93,7 +92,7 @@ var ErrNested = errors.New("recorded from within the recording of another event"
 
 // New returns a Recorder that writes to to.
 func New(to Destination, cfg Config) *Recorder {
-	r := &Recorder{to: to, cfg: cfg, redact: cfg.Redaction, slots: make(chan struct{}, maxBeside)}
+	r := &Recorder{to: to, cfg: cfg, redact: cfg.Redaction, slots: make(chan struct{}, maxBeside), flushing: make(chan struct{}, 1)}
 	if r.redact == nil {
 		r.redact = &Redaction{}
 	}
@@ -237,10 +236,10 @@ func (r *Recorder) Background(f func()) {
 	}
 	select {
 	case r.slots <- struct{}{}:
-		r.beside.Go(func() {
+		go func() {
 			defer func() { <-r.slots }()
 			guarded()
-		})
+		}()
 	default:
 		guarded()
 	}
@@ -249,20 +248,32 @@ func (r *Recorder) Background(f func()) {
 // Flush waits until everything that was recorded before the call is where the destination brings it: on the log's disk, or the
 // server's. Whoever ends a program calls it, or closes the destination after it. ctx bounds the wait.
 func (r *Recorder) Flush(ctx context.Context) error {
-	done := make(chan struct{})
-	go func() {
-		r.beside.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		return fmt.Errorf("flush: %w", context.Cause(ctx))
+	if err := r.settled(ctx); err != nil {
+		return fmt.Errorf("flush: %w", err)
 	}
 	if f, ok := r.to.(interface {
 		Flush(ctx context.Context) error
 	}); ok {
 		return f.Flush(ctx)
+	}
+	return nil
+}
+
+// settled waits until the functions that run in Background have ended, by taking all their slots: meanwhile callers run theirs themselves.
+func (r *Recorder) settled(ctx context.Context) error {
+	select {
+	case r.flushing <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	defer func() { <-r.flushing }()
+	for range maxBeside {
+		select {
+		case r.slots <- struct{}{}:
+			defer func() { <-r.slots }()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	return nil
 }

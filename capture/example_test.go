@@ -18,7 +18,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	l, err := immutable.Open(dir+"/log", &immutable.Config{StateDir: dir + "/state"})
 	if err != nil {
 		log.Fatal(err)
