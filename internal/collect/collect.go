@@ -515,7 +515,7 @@ func (w *watcher) wait(ctx context.Context, most time.Duration) {
 		case <-ctx.Done():
 			return
 		case <-w.w.Events:
-		case <-w.w.Errors:
+		case <-w.w.Errors: //nolint:errcheck // all is looked at anyway
 		}
 	}
 }

@@ -149,7 +149,7 @@ func (c *collector) begin(path string) error {
 	info, err := c.fs.Stat(path)
 	if err != nil {
 		_ = f.Close()
-		return nil // it has gone again
+		return nil //nolint:nilerr // it has gone again
 	}
 	head, ok, err := first(f)
 	if err != nil || !ok {

@@ -104,8 +104,12 @@ func (c *collector) load(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("read the offsets: %w", err)
 	default:
-		if err := json.Unmarshal(data, &o); err != nil || o.Format != offsetsFormat {
-			return fmt.Errorf("%s is no file of offsets (%v); move it away to read where collecting stopped from the log itself", c.Offsets, err)
+		err := json.Unmarshal(data, &o)
+		if err == nil && o.Format != offsetsFormat {
+			err = fmt.Errorf("its format is %q", o.Format)
+		}
+		if err != nil {
+			return fmt.Errorf("%s is no file of offsets (%w); move it away to read where collecting stopped from the log itself", c.Offsets, err)
 		}
 		if o.Log != c.Name {
 			return fmt.Errorf("%s has the offsets of the log %s, not of %s; give another --offsets", c.Offsets, o.Log, c.Name)

@@ -115,7 +115,7 @@ func (p *Packets) read(ctx context.Context) error {
 			draining = true
 			_ = p.c.SetReadDeadline(time.Now().Add(drainTime))
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // it was told to stop
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("read: %w", err)
 		default: // of one datagram; some systems report here that an earlier answer could not be delivered

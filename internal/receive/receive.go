@@ -128,7 +128,7 @@ func (s *Stream) accept(ctx, give context.Context) error {
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // it was told to stop
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("accept: %w", err)
 		default: // of one connection, or of a process without descriptors
