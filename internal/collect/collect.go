@@ -505,7 +505,7 @@ func (w *watcher) wait(ctx context.Context, most time.Duration) {
 	case <-ctx.Done():
 		return
 	case <-w.w.Events:
-	case <-w.w.Errors: // events were lost: look at all
+	case <-w.w.Errors: //nolint:errcheck // events were lost: look at all
 	}
 	timer.Reset(min(gather, most))
 	for {
