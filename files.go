@@ -316,7 +316,8 @@ func (l *Log) place(k, size uint64) (groupPlace, error) {
 	return groupPlace{}, fmt.Errorf("group %d: the segments keep changing", k)
 }
 
-// lostArchive says whether an archive that is not there was retired meanwhile, here or by the writer that is followed.
+// lostArchive says whether an archive that was not there was retired meanwhile, here or by the writer that is followed, or restored since:
+// then it is worth another look.
 func (l *Log) lostArchive(s *segmentFile) bool {
 	if l.w == nil {
 		if _, err := l.fs.Stat(l.path(retiredDir, segment.LeavesName(s.first))); err != nil || l.damaged() != nil {
@@ -327,8 +328,13 @@ func (l *Log) lostArchive(s *segmentFile) bool {
 		return l.followRotation() == nil
 	}
 	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return s.kind == retired
+	gone := s.kind == retired
+	l.mu.RUnlock()
+	if gone {
+		return true
+	}
+	_, err := l.fs.Stat(l.path(archiveDir, segment.ArchiveName(s.first)))
+	return err == nil // it was restored by now
 }
 
 // offset is where group k begins. Groups before from have not been seen in this session: their offsets are found by
@@ -493,7 +499,7 @@ func (l *Log) readGroup(ctx context.Context, k uint64, at *edge, g *group) error
 	defer p.release()
 	if g.buf, err = p.read(g.buf[:0]); err != nil {
 		if p.archive != nil && notExist(err) && l.lostArchive(p.seg) { // between finding it and reading it
-			_, err = l.place(k, at.size())
+			return l.readGroup(ctx, k, at, g)
 		}
 		return err
 	}

@@ -743,6 +743,9 @@ func (l *Log) openLeaves(s *segmentFile) (x *segment.Leaves, done func() error, 
 // keptLeaves reads the leaf hashes of group k of a retired segment, and proves them.
 func (l *Log) keptLeaves(first, k uint64, at *edge) ([]Hash, error) {
 	f, err := l.fs.Open(l.path(retiredDir, segment.LeavesName(first)))
+	if notExist(err) && first/tree.GroupSize >= l.retiredEnd()/tree.GroupSize { // it was restored meanwhile
+		return l.leavesAt(context.Background(), at)(k)
+	}
 	if err != nil {
 		return nil, err
 	}
