@@ -205,7 +205,7 @@ func (s *searchCall) explained() {
 	rows := [][2]string{
 		{"query", x.Query},
 		{"segments", count(x.Segments)},
-		{"groups", fmt.Sprintf("%s of up to 256 entries: %s skipped or answered by indexes, %s read", count(x.Groups), count(x.GroupsSkipped), count(x.GroupsRead))},
+		{"groups", fmt.Sprintf("%s of up to 256 entries: %s skipped or answered by indexes, %s known from before, %s read", count(x.Groups), count(x.GroupsSkipped), count(x.GroupsKnown), count(x.GroupsRead))},
 		{"entries", fmt.Sprintf("%s read and proven, %s of them found; %s counted in signed indexes", count(x.Entries), count(x.Matches), count(x.FromIndex))},
 		{"time", x.Elapsed.Round(10 * time.Microsecond).String()},
 	}
@@ -224,6 +224,7 @@ type explanation struct {
 	WithoutIndex  int      `json:"withoutIndex"`
 	Groups        uint64   `json:"groups"`
 	GroupsSkipped uint64   `json:"groupsSkipped"`
+	GroupsKnown   uint64   `json:"groupsKnown"`
 	GroupsRead    uint64   `json:"groupsRead"`
 	Entries       uint64   `json:"entries"`
 	Matches       uint64   `json:"matches"`
@@ -235,7 +236,7 @@ type explanation struct {
 
 func explainJSON(x *immutable.Explain) explanation {
 	return explanation{
-		x.Query, x.Segments, x.WithoutIndex, x.Groups, x.GroupsSkipped, x.GroupsRead, x.Entries, x.Matches, x.FromIndex, x.Retired,
+		x.Query, x.Segments, x.WithoutIndex, x.Groups, x.GroupsSkipped, x.GroupsKnown, x.GroupsRead, x.Entries, x.Matches, x.FromIndex, x.Retired,
 		float64(x.Elapsed.Microseconds()) / 1000, append([]string{}, x.Notes...),
 	}
 }
