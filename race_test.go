@@ -2,4 +2,4 @@
 
 package immutable
 
-const thin = 4 // of so many rounds, one
+const thin = 8 // of so many rounds, one

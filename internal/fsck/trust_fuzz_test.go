@@ -20,6 +20,9 @@ func FuzzTrust(f *testing.F) {
 	list := names(good)
 	for op := range byte(9) {
 		for file := range byte(len(list)) {
+			if raceEnabled && (op+file)%5 != 0 {
+				continue
+			}
 			f.Add([]byte{file, op, 1, 40, 3})
 		}
 	}

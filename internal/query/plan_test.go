@@ -255,7 +255,6 @@ func planAll(t *testing.T, s *planned, queries []string, r *rand.Rand) {
 func TestPlanNeverLosesAnEntry(t *testing.T) {
 	for i, dir := range indextest.RawSets {
 		t.Run(dir, func(t *testing.T) {
-			t.Parallel()
 			r := rand.New(rand.NewPCG(21, uint64(i)))
 			path := filepath.Join("..", "..", "..", "shared", "data", dir)
 			if _, err := os.Stat(path); err != nil {
@@ -270,13 +269,11 @@ func TestPlanNeverLosesAnEntry(t *testing.T) {
 		})
 	}
 	t.Run("hostile", func(t *testing.T) {
-		t.Parallel()
 		r := rand.New(rand.NewPCG(22, 1))
 		s := plannedOf(t, indextest.Hostile(768, 3))
 		planAll(t, s, randomQueries(r, s, 300), r)
 	})
 	t.Run("corpus", func(t *testing.T) {
-		t.Parallel()
 		r := rand.New(rand.NewPCG(22, 2))
 		var events []entry.Event
 		c := indextest.New(4096, 4)

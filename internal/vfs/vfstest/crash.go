@@ -89,8 +89,9 @@ func cloneNode(n *node, nodes map[*node]*node, changes map[*change]*change) *nod
 	}
 	c := &node{
 		ino: n.ino, dir: n.dir, modes: slices.Clone(n.modes), mtime: n.mtime,
-		data: slices.Clone(n.data), durable: slices.Clone(n.durable), writes: slices.Clone(n.writes),
+		data: n.data, durable: n.durable, writes: slices.Clone(n.writes), lentData: true, lentDurable: true,
 	}
+	n.lentData, n.lentDurable = true, true
 	nodes[n] = c
 	if !n.dir {
 		return c
@@ -133,8 +134,7 @@ func (d *Disk) crash(keep func(*slot) int, contents func(*node) []byte, mode fun
 		c := &node{ino: n.ino, dir: n.dir, modes: n.modes[mode(n):][:1:1], mtime: n.mtime}
 		nodes[n] = c
 		if !n.dir {
-			c.data = contents(n)
-			c.durable = slices.Clone(c.data)
+			c.hold(contents(n))
 			return c
 		}
 		c.slots = make(map[string]*slot)

@@ -185,6 +185,9 @@ type node struct {
 	data    []byte  // file: the visible contents
 	durable []byte  // file: what a power cut leaves in any case
 	writes  []write // file: changes since durable, oldest first
+	// The memory of data and durable is also that of other nodes: it is copied before it changes. Copies of disks are many, and differ
+	// in little.
+	lentData, lentDurable bool
 
 	slots map[string]*slot // directory
 }
@@ -750,7 +753,8 @@ func (d *Disk) WriteFileRaw(name string, data []byte) error {
 		return &fs.PathError{Op: "write", Path: name, Err: err}
 	}
 	d.used += int64(len(data) - len(n.data))
-	n.data, n.durable, n.writes = slices.Clone(data), slices.Clone(data), nil
+	n.hold(slices.Clone(data))
+	n.writes = nil
 	return nil
 }
 

@@ -134,6 +134,9 @@ func (d *Disk) truncate(n *node, size int64) {
 
 func (d *Disk) apply(n *node, w write) {
 	before := len(n.data)
+	if n.lentData {
+		n.data, n.lentData = slices.Clone(n.data), false
+	}
 	n.data = w.applyTo(n.data)
 	d.used += int64(len(n.data) - before)
 	n.writes = append(n.writes, w)
@@ -159,9 +162,17 @@ func resize(data []byte, size int64) []byte {
 	return data[:size]
 }
 
+// hold gives a file these contents, durably.
+func (n *node) hold(data []byte) {
+	n.data, n.durable, n.lentData, n.lentDurable = data, data, true, true
+}
+
 // sync makes what is dirty durable.
 func (n *node) sync() {
 	if !slices.ContainsFunc(n.writes, func(w write) bool { return w.state == lost }) {
+		if n.lentDurable && len(n.writes) > 0 {
+			n.durable, n.lentDurable = slices.Clone(n.durable), false
+		}
 		for _, w := range n.writes {
 			n.durable = w.applyTo(n.durable)
 		}
