@@ -48,7 +48,7 @@ type fillResult struct {
 
 // fill asks GitHub which deliveries were not taken, and sends them: what the API shows, signed with the hook's secret, under the
 // delivery's own id.
-func (h *hooksCall) fill(hook string) error {
+func (h *hooksCall) fill(hook string) (err error) {
 	if !githubHook.MatchString(hook) {
 		return h.usagef("a hook is repos/OWNER/REPO/hooks/ID, orgs/ORG/hooks/ID or app/hook, not %s", quote(hook))
 	}
@@ -78,7 +78,9 @@ func (h *hooksCall) fill(hook string) error {
 		if log, err = client.New(cfg); err != nil {
 			return err
 		}
-		defer log.Close()
+	}
+	if log != nil {
+		defer closing(log, &err)
 	}
 	for _, d := range missed {
 		there, err := h.fillOne(log, base, github, secret, d)

@@ -239,9 +239,8 @@ func canonical(kind string, body []byte) ([]byte, error) {
 
 // payload is the JSON of a GitHub body, which may be a form.
 func payload(h http.Header, body []byte) ([]byte, error) {
-	kind, _, err := mime.ParseMediaType(h.Get("Content-Type"))
-	if err != nil || kind != "application/x-www-form-urlencoded" {
-		return body, nil
+	if kind, _, err := mime.ParseMediaType(h.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
+		return body, nil //nolint:nilerr // what has no readable type is taken for JSON, which is what GitHub sends by default
 	}
 	form, err := url.ParseQuery(string(body))
 	if err != nil || len(form["payload"]) != 1 {

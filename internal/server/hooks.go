@@ -25,7 +25,7 @@ import (
 
 func hookRoutes() []route {
 	return []route{
-		{Method: "POST", Pattern: "/hooks/{provider}/{tenant}/{log}", Access: public, Body: true, ID: "takeWebhook", Handle: takeHook},
+		{Method: "POST", Pattern: "/hooks/{provider}/{tenant}/{log}", Access: signed, Body: true, ID: "takeWebhook", Handle: takeHook},
 		{Method: "POST", Pattern: "/hooks/github-actions/{tenant}/{log}", Permission: tenant.PermAppend, Body: true, ID: "takeJobEvent", Handle: takeJob},
 	}
 }
@@ -117,7 +117,7 @@ func (r *request) hookBody(owner string) (data []byte, release func(), err error
 		}
 		n, err := in.Read(data[len(data):min(cap(data), int(freeHook+held))])
 		data = data[:len(data)+n]
-		if err == io.EOF { // the end itself; one that is wrapped is a body that was cut
+		if err == io.EOF { //nolint:errorlint // the end itself; one that is wrapped is a body that was cut
 			return data, release, nil
 		}
 		if err != nil {
