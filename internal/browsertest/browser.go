@@ -196,11 +196,7 @@ func (b *Browser) Open(url string, width int, dark bool, ready string) *Tab {
 		t.Call(domain+".enable", nil, nil)
 	}
 	t.Size(width, 900)
-	scheme := "light"
-	if dark {
-		scheme = "dark"
-	}
-	t.Call("Emulation.setEmulatedMedia", map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": scheme}}}, nil)
+	t.Dark(dark)
 	t.Call("Page.navigate", map[string]any{"url": url}, nil)
 	t.Await(ready)
 	return t
@@ -210,6 +206,16 @@ func (b *Browser) Open(url string, width int, dark bool, ready string) *Tab {
 func (t *Tab) Size(width, height int) {
 	t.b.t.Helper()
 	t.Call("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false}, nil)
+}
+
+// Dark makes the system's colours dark, or light.
+func (t *Tab) Dark(dark bool) {
+	t.b.t.Helper()
+	scheme := "light"
+	if dark {
+		scheme = "dark"
+	}
+	t.Call("Emulation.setEmulatedMedia", map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": scheme}}}, nil)
 }
 
 // Await waits until the expression is true.

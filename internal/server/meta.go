@@ -13,7 +13,6 @@ import (
 // metaRoutes say what runs here and who asks.
 func metaRoutes() []route {
 	return []route{
-		{Method: "GET", Pattern: "/{$}", Access: public, ID: "home", Handle: home},
 		{Method: "GET", Pattern: "/healthz", Access: public, ID: "health", Handle: health},
 		{Method: "GET", Pattern: "/readyz", Access: public, ID: "readiness", Handle: readiness},
 		{Method: "GET", Pattern: "/errors/{code}", Access: public, ID: "explainError", Handle: explainError},
@@ -21,18 +20,6 @@ func metaRoutes() []route {
 		{Method: "GET", Pattern: "/metrics", Access: metricsAccess, Permission: tenant.PermMetrics, ID: "metrics", Handle: serveMetrics},
 		{Method: "GET", Pattern: "/api/v1/whoami", Access: anyone, ID: "whoAmI", Handle: whoAmI},
 	}
-}
-
-func home(r *request) error {
-	const page = `Immutable: a tamper-evident, append-only log service.
-
-API        /api/v1 (OpenAPI: /api/v1/openapi.json)
-entries    /api/v1/tenants/{tenant}/logs/{log}/entries
-tiles      /tlog/{tenant}/{log}/checkpoint
-errors     /errors/{code}
-health     /healthz, /readyz, /metrics
-`
-	return r.send(http.StatusOK, "text/plain; charset=utf-8", []byte(page))
 }
 
 // health says that the process answers.
@@ -83,17 +70,19 @@ func serveMetrics(r *request) error {
 	return nil
 }
 
-func whoAmI(r *request) error {
-	p := r.principal
-	out := struct {
-		ID      string        `json:"id"`
-		Name    string        `json:"name"`
-		Tenant  *string       `json:"tenant"` // null: the whole installation
-		Role    tenant.Role   `json:"role"`
-		Logs    []string      `json:"logs"`   // empty: all
-		Levels  tenant.Levels `json:"levels"` // empty: all
-		Expires *string       `json:"expires"`
-	}{ID: p.ID, Name: p.Name, Role: p.Role, Logs: orEmpty(p.Logs), Levels: p.Levels}
+// whoView is a principal as the API shows it.
+type whoView struct {
+	ID      string        `json:"id"`
+	Name    string        `json:"name"`
+	Tenant  *string       `json:"tenant"` // null: the whole installation
+	Role    tenant.Role   `json:"role"`
+	Logs    []string      `json:"logs"`   // empty: all
+	Levels  tenant.Levels `json:"levels"` // empty: all
+	Expires *string       `json:"expires"`
+}
+
+func viewPrincipal(p *tenant.Principal) *whoView {
+	out := &whoView{ID: p.ID, Name: p.Name, Role: p.Role, Logs: orEmpty(p.Logs), Levels: p.Levels}
 	if p.Tenant != "" {
 		out.Tenant = &p.Tenant
 	}
@@ -101,8 +90,10 @@ func whoAmI(r *request) error {
 		at := timeText(p.Expires)
 		out.Expires = &at
 	}
-	return r.json(http.StatusOK, out)
+	return out
 }
+
+func whoAmI(r *request) error { return r.json(http.StatusOK, viewPrincipal(r.principal)) }
 
 // orEmpty makes JSON say [] rather than null.
 func orEmpty[T any](list []T) []T {

@@ -324,7 +324,10 @@ func BenchmarkSyslogTCP(b *testing.B) {
 			}
 		}()
 	}
-	for range r.log().Subscribe(b.Context(), before+uint64(b.N)-1) {
+	for _, err := range r.log().Subscribe(b.Context(), before+uint64(b.N)-1) {
+		if err != nil {
+			b.Fatal(err)
+		}
 		break
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")

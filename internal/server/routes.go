@@ -18,7 +18,7 @@ const (
 	permitted     openness = iota // whoever has Permission for the tenant and log of the path
 	anyone                        // any principal
 	public                        // everybody
-	signed                        // whoever signed the body, which the handler finds out
+	signed                        // whoever signed the body, or has a token in it, which the handler finds out
 	metricsAccess                 // as permitted, or everybody when Options.PublicMetrics
 	tilesAccess                   // as permitted, or everybody when the log's settings have PublicTiles
 	ownLog                        // as permitted, for the log that findOwnLog says: the path has none
@@ -50,6 +50,7 @@ const (
 func routes() []route {
 	return slices.Concat(
 		metaRoutes(),
+		deskRoutes(),
 		streamRoutes(),
 		countRoutes(),
 		exportRoutes(),

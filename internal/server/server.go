@@ -31,6 +31,10 @@ import (
 // tenant.ErrUnauthenticated means that it could not be told.
 type Authenticator interface {
 	Principal(r *http.Request) (*tenant.Principal, error)
+
+	// SignIn begins a session for whom the token names; its cookie authenticates later requests. SignOut ends the request's.
+	SignIn(r *http.Request, token string) (*tenant.Principal, *http.Cookie, error)
+	SignOut(r *http.Request) *http.Cookie
 }
 
 // Options is what a server stands on.

@@ -69,6 +69,8 @@ const (
 	SourceReveal    Action = "source.reveal"
 	SourceRejected  Action = "source.rejected"
 	SourceMalformed Action = "source.malformed"
+	SessionBegin    Action = "session.begin"
+	SessionEnd      Action = "session.end"
 )
 
 // actionInfo is one row of the table of actions.
@@ -130,6 +132,8 @@ var actions = []actionInfo{
 	{SourceReveal, immutable.Security, "a source's verification token was shown"},
 	{SourceRejected, immutable.Security, "what came from a source could not be believed"},
 	{SourceMalformed, immutable.Warn, "what came from a source could not be read"},
+	{SessionBegin, immutable.Security, "a person signed in with a browser"},
+	{SessionEnd, immutable.Security, "a person signed out"},
 }
 
 // RecordError says that what was asked for could not be recorded in the log of the log, and so was not done: 503.

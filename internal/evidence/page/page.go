@@ -38,6 +38,12 @@ func With(data []byte) []byte {
 // Empty returns the page without a bundle: a file can be dropped into it.
 func Empty() []byte { return build("page", nil) }
 
+// Verifier is the verifier by itself, WebAssembly packed by gzip; Runtime is the script that runs it.
+func Verifier() []byte { return verifier }
+
+// Runtime is the Go distribution's script that runs Verifier.
+func Runtime() []byte { return wasmExec }
+
 // Holds says whether file is exactly the page that this program writes around data.
 func Holds(file, data []byte) bool { return bytes.Equal(file, With(data)) }
 
