@@ -147,6 +147,9 @@ func TestFullDiskRefusesAppendsAndRecordsReads(t *testing.T) {
 		if status, body := fetch(t, "GET", entries, ""); status != http.StatusServiceUnavailable || !strings.Contains(body, "record-failed") {
 			t.Errorf("a read that cannot be recorded: %d %s", status, body)
 		}
+		if _, body := ready(t, url); !strings.Contains(body, "also for records") {
+			t.Errorf("readyz where nothing can be recorded: %s", body)
+		}
 		more()
 		free()
 		eventually(t, http.StatusOK, func() (int, string) { return ready(t, url) })
