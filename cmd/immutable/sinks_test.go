@@ -75,7 +75,9 @@ func TestSinksByCommand(t *testing.T) {
 		t.Errorf("without a server: %d %s", r.code, r.errOut)
 	}
 	s.must("GET", "/metrics", "", 200)
-	var active struct{ Alerts []struct{ Kind, Phase string } }
+	var active struct {
+		Alerts []struct{ Kind, Phase string }
+	}
 	if err := json.Unmarshal(s.must("GET", "/api/v1/tenants/default/alerts/active", "", 200), &active); err != nil || len(active.Alerts) != 1 || active.Alerts[0].Kind != "delivery.failed" || active.Alerts[0].Phase != "resolved" {
 		t.Errorf("%+v, %v", active, err)
 	}

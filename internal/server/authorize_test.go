@@ -18,7 +18,7 @@ import (
 // the path has none.
 var allowed = map[string]string{
 	"appendEntries": "writer admin", "exportLogs": "writer admin", "exportLogsOwn": "writer admin", "exportLogsGRPC": "writer admin", "appendCloudEvents": "writer admin",
-	"listEntries":   "reader auditor admin", "getEntry": "reader auditor admin", "getBlock": "reader auditor admin", "streamEntries": "reader auditor admin",
+	"listEntries": "reader auditor admin", "getEntry": "reader auditor admin", "getBlock": "reader auditor admin", "streamEntries": "reader auditor admin",
 	"countEntries": "reader auditor admin", "countEntriesBy": "reader auditor admin", "histogram": "reader auditor admin", "getStats": "reader auditor admin", "getLog": "reader auditor admin",
 	"getProof": "reader auditor admin", "getReceipt": "reader auditor admin", "getCheckpoint": "reader auditor admin", "listCheckpoints": "reader auditor admin",
 	"getConsistency": "reader auditor admin", "getKeys": "reader auditor admin", "getTile": "reader auditor admin",
