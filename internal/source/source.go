@@ -14,6 +14,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -308,11 +309,7 @@ func clone(all []stored) []stored {
 	out := slices.Clone(all)
 	for i := range out {
 		out[i].Secrets = slices.Clone(out[i].Secrets)
-		values := make(map[string]string, len(out[i].Values))
-		for k, v := range out[i].Values {
-			values[k] = v
-		}
-		out[i].Values = values
+		out[i].Values = maps.Clone(out[i].Values)
 	}
 	return out
 }
