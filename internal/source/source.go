@@ -418,6 +418,9 @@ func checkSecret(kind, value string) error {
 
 func (s *stored) add(value string, now, end time.Time) Secret {
 	secret := Secret{ID: newID(), Created: now, NotAfter: end}
+	if s.Values == nil { // of a file that somebody else has written
+		s.Values = map[string]string{}
+	}
 	s.Secrets = append(s.Secrets, secret)
 	s.Values[secret.ID] = value
 	return secret
