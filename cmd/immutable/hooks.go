@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -169,9 +170,7 @@ func (h *hooksCall) exchange(ctx context.Context, method, address string, header
 	if err != nil {
 		return nil, err
 	}
-	for name, values := range header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, header)
 	resp, err := h.http.Do(req)
 	if err != nil {
 		return nil, err
