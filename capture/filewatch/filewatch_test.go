@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -25,6 +26,8 @@ type watching struct {
 	l    *immutable.Log
 	seen int
 	stop func()
+
+	began map[string]state // what was known before the first change
 }
 
 func watch(t testing.TB, cfg Config) *watching {
@@ -40,8 +43,8 @@ func watch(t testing.TB, cfg Config) *watching {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
+	k := &watching{Watcher: w, t: t, l: l, began: maps.Clone(w.known)}
 	go func() { ended <- w.Run(ctx) }()
-	k := &watching{Watcher: w, t: t, l: l}
 	k.stop = func() {
 		cancel()
 		if err := <-ended; err != nil {
@@ -241,10 +244,10 @@ func TestWhatIsNoFileIsNotWaitedFor(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(dir, "large"), make([]byte, 1001), 0o600))
 	must(t, os.WriteFile(filepath.Join(dir, "limit"), make([]byte, 1000), 0o600))
 	k := watch(t, Config{Paths: []string{dir}, MaxBytes: 1000})
-	if s := k.known[filepath.Join(dir, "large")]; s.digest != "" || !strings.Contains(s.note, "larger") {
+	if s := k.began[filepath.Join(dir, "large")]; s.digest != "" || !strings.Contains(s.note, "larger") {
 		t.Errorf("%+v", s)
 	}
-	if s := k.known[filepath.Join(dir, "limit")]; s.digest == "" {
+	if s := k.began[filepath.Join(dir, "limit")]; s.digest == "" {
 		t.Errorf("%+v", s)
 	}
 	if runtime.GOOS != "windows" {

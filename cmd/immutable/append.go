@@ -33,8 +33,8 @@ number. Exit code: 0 all are in the log · 1 some were rejected · 2 it stopped 
   immutable append --json < events.jsonl     prints {"first":F,"last":L} for each durable batch, then
                                              {"accepted":N,"rejected":M,"size":S}
 
-  --format FORMAT        auto, jsonl, json or text (default auto), or what wrote it: access (nginx, Apache), auditd, authlog (sshd, PAM,
-                         sudo), cloudtrail, k8s-audit. Its records become actor, action, target, outcome, source beside the record;
+  --format FORMAT        auto, jsonl, json or text (default auto), or what wrote it: access (nginx, Apache), auditd,
+                         authlog (sshd, PAM, sudo), cloudtrail, k8s-audit. Its records become actor, action, target, outcome, source beside the record;
                          one that is not understood is kept with a parseError
   --level LEVEL          of records that name none; without it a member level that is one of ours counts, else info
   --level-field NAME     member of foreign objects that names the level, such as severity or log.level

@@ -169,7 +169,7 @@ func TestDocumentationNamesEveryCommandAndFlag(t *testing.T) {
 		c := newCall(a, &cmd)
 		cmd.setup(c)
 		c.set.VisitAll(func(f *flag.Flag) {
-			if general := map[string]bool{"dir": true, "state-dir": true, "json": true, "quiet": true, "rotate-size": true, "origin": true, "blockchain-enabled": true, "time-authority": true, "policy": true, "witness-timeout": true, "epoch-duration": true, "epoch-entries": true, "server": true, "token": true, "token-file": true, "tenant": true, "log": true, "ca": true, "retry-for": true, "key": true, "one-key-log": true}; general[f.Name] {
+			if general := map[string]bool{"dir": true, "state-dir": true, "json": true, "quiet": true, "rotate-size": true, "origin": true, "blockchain-enabled": true, "time-authority": true, "policy": true, "witness-timeout": true, "epoch-duration": true, "epoch-entries": true, "server": true, "token": true, "token-file": true, "tenant": true, "log": true, "ca": true, "client-cert": true, "client-key": true, "retry-for": true, "key": true, "one-key-log": true}; general[f.Name] {
 				return
 			}
 			if !strings.Contains(section, "-"+f.Name) {
