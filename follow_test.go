@@ -118,7 +118,7 @@ func TestSubscribersMissNothing(t *testing.T) {
 			}
 		})
 	}
-	writeBusily(t, w, rounds(30, 300))
+	writeBusily(t, w, max(8, rounds(30, 300))) // enough for some rotations
 	for _, f := range followers {
 		f.until(t, w.Size())
 	}
