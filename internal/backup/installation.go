@@ -17,8 +17,9 @@ import (
 
 // Of a server's data directory: what never travels, and what is copied once.
 const (
-	serverState = "state"
-	serverCold  = "cold"
+	serverState   = "state"
+	serverReserve = "reserve" // space that is kept free
+	serverCold    = "cold"
 	// What could not go on after a restoration.
 	serverEarlier = "earlier"
 )
@@ -95,7 +96,7 @@ func (a *all) walk(rel string) error {
 	}
 	for _, name := range names {
 		sub := path.Join(rel, name)
-		if name == lockName || sub == serverState || strings.HasSuffix(name, ".tmp") {
+		if name == lockName || sub == serverState || sub == serverReserve || strings.HasSuffix(name, ".tmp") {
 			continue
 		}
 		info, err := fsys.Stat(filepath.Join(dir, name))
@@ -209,7 +210,7 @@ func RestoreAll(ctx context.Context, o RestoreOptions) (restored []Restored, fai
 		return nil, nil, err
 	}
 	for _, name := range names {
-		if name != serverState && name != lockName {
+		if name != serverState && name != lockName && name != serverReserve {
 			return nil, nil, fmt.Errorf("%s holds %s: restore into a directory that has nothing but, at most, the state of this host's logs", o.Dir, name)
 		}
 	}
