@@ -234,7 +234,9 @@ func TestSyslogSendsAgainWhatMayBeLost(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, t.TempDir(), nil)
 	s := newSyslogServer(t, nil)
+	s.mu.Lock()
 	s.deaf = true
+	s.mu.Unlock()
 	b.add(40)
 	b.create(Sink{Name: "siem", Type: Syslog, Address: s.Addr().String(), Plain: true})
 	b.caughtUp("siem")
