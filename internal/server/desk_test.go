@@ -178,12 +178,18 @@ func TestDeskVerifiesInTheBrowser(t *testing.T) {
 		tb.Await(fmt.Sprintf(`document.querySelector(".drop + div").innerText.includes(%q)`, want))
 	}
 	give("receipt.json", receipt, "Recomputed in this browser")
-	for _, change := range [][2]string{{"entry 7", "entry 8"}, {`"index":7`, `"index":6`}, {`index 7`, `index 6`}} {
+	for _, change := range [][2]string{{"entry 7", "entry 8"}, {`"index":7`, `"index":6`}, {`index 7`, `index 6`}, {`"origin":"log.example/test`, `"origin":"log.example/other`}} {
 		tampered := bytes.Replace(receipt, []byte(change[0]), []byte(change[1]), 1)
 		if bytes.Equal(tampered, receipt) {
 			t.Fatalf("%q is not in the receipt", change[0])
 		}
 		give("tampered.json", tampered, "Refuted")
+	}
+	// A server that shows another entry than the one that it proves.
+	if got := tb.Eval(fmt.Sprintf(`(async () => { const { proven } = await import("/desk/entry.js"), receipt = %s, line = JSON.parse(receipt.line);
+		const says = async (shown) => [await proven(receipt, shown)].flat().map((e) => e.textContent).join(" ");
+		return (await says(line)).includes("Recomputed") && (await says({ ...line, message: "another" })).includes("Refuted"); })()`, receipt)); got != "true" {
+		t.Error("what is shown is not compared with what is proven")
 	}
 	give("bundle.json", bundle, "CONSISTENT")
 	tampered := bytes.Replace(bundle, []byte("entry 6"), []byte("entry X"), 1)

@@ -26,17 +26,22 @@ async function load(page, path, body) {
   if (receipt instanceof Error) {
     fill(proof, h("h3", {}, "Proof"), receipt.status === 403 ? h("p", { class: "faint" }, "Your role does not see proofs.") : problem(receipt));
   } else {
-    fill(proof, h("h3", {}, "Proof"), await proven(receipt));
+    fill(proof, h("h3", {}, "Proof"), await proven(receipt, e));
   }
   fill(raw, block instanceof Error ? null : [h("h3", {}, "Chain"), h("dl", { class: "facts" }, h("dt", {}, "Hash"), h("dd", {}, short(block.hash)), h("dt", {}, "Previous"), h("dd", {}, short(block.previousHash)))],
     h("h3", {}, "Exact line"), h("pre", { class: "raw", tabindex: 0 }, receipt.line || (block.data ?? JSON.stringify(e))));
 }
 
-// proven recomputes a receipt and draws the way from the entry to the root.
-export async function proven(receipt) {
+// proven recomputes a receipt and draws the way from the entry to the root. Where an entry is shown beside it, that must be what the
+// proven line says.
+export async function proven(receipt, shown) {
   let r;
   try {
     r = await checkReceipt(receipt);
+    if (shown && !says(JSON.parse(receipt.line), shown)) {
+      r.ok = false;
+      r.faults.push("what is shown above is not what the proven line says");
+    }
   } catch (err) {
     r = { ok: false, faults: [err.message] };
   }
@@ -44,6 +49,11 @@ export async function proven(receipt) {
   return [h("p", { class: "verdict green" }, h("strong", {}, "✓ Recomputed in this browser"), ` The SHA-256 of this line, with ${r.steps.length} hash${r.steps.length === 1 ? "" : "es"} beside it, gives the root of the checkpoint of ${count(r.checkpoint.size)} entries.`),
     path(r), h("p", { class: "faint" }, "Not checked here: the checkpoint's signatures. For that keep the receipt, and verify it with a key that you did not get from this server: ", h("code", {}, "immutable verify --proof"), "."),
     h("button", { type: "button", onclick: () => save(receipt) }, "Keep the receipt")];
+}
+
+// says compares an entry as the server tells it with the line that was proven.
+function says(line, e) {
+  return ["id", "timestamp", "level", "message", "hostname", "pid", "traceId", "metadata"].every((name) => JSON.stringify(line[name]) === JSON.stringify(e[name]));
 }
 
 function save(receipt) {

@@ -95,6 +95,7 @@ export async function checkReceipt(receipt) {
   const { root, steps } = await inclusion(leaf, p.index, p.checkpoint.size, p.path);
   const faults = [];
   if (p.index !== receipt.index) faults.push(`the proof is of entry ${p.index}, the receipt of entry ${receipt.index}`);
+  if (p.checkpoint.origin !== receipt.origin) faults.push(`the checkpoint is of ${p.checkpoint.origin}, the receipt of ${receipt.origin}`);
   if (hex(leaf) !== receipt.leaf) faults.push("the line does not have the leaf hash that the receipt names");
   if (!equal(root, p.checkpoint.root)) faults.push("the path leads to another root than the checkpoint's");
   return { ok: faults.length === 0, faults, leaf, steps, root, checkpoint: p.checkpoint, index: p.index };
