@@ -197,7 +197,7 @@ func (c *call) announceService(s server.Started, cfg *config.Config) error {
 	if cfg.TLS.Cert != "" {
 		curl = "curl --cacert " + shellQuote(cfg.TLS.Cert)
 	}
-	c.out.printf("\n  %s -H \"Authorization: Bearer %s\" -H 'Content-Type: application/json' -d '{\"level\":\"AUDIT\",\"message\":\"it works\"}' %s\n\nRead it:\n\n  %s -H \"Authorization: Bearer %s\" %s\n\n", curl, token, entries, curl, token, entries)
+	c.out.printf("\n  %s -H \"Authorization: Bearer %s\" -H 'Content-Type: application/json' -d '{\"level\":\"AUDIT\",\"message\":\"it works\"}' %s\n\nRead it:\n\n  %s -H \"Authorization: Bearer %s\" %s\n\nSee it: open %s in a browser and sign in with the token.\n\n", curl, token, entries, curl, token, entries, s.URL)
 	return c.out.flush()
 }
 
