@@ -325,8 +325,9 @@ func TestFollowsWhileFilesAreRotated(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	cfg := b.cfg
 	cfg.Once, cfg.Poll = false, 10*time.Millisecond
-	n := 0
-	for round := range 6 {
+	b.write("a.log", "line 0\n")
+	n := 1
+	for range 6 {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() {
@@ -356,7 +357,6 @@ func TestFollowsWhileFilesAreRotated(t *testing.T) {
 		}
 		cancel()
 		b.must(<-ended)
-		_ = round
 	}
 	b.once()
 	b.once()
