@@ -177,6 +177,9 @@ func FuzzParsers(f *testing.F) {
 		for _, format := range Formats() {
 			p := parser(t, format, when)
 			records := [][]byte{in}
+			if format == JournalExport {
+				continue // what it divides is the business of package journal; see TestJournalFieldsComeBack
+			}
 			if !format.JSON() {
 				records = bytes.Split(in, []byte("\n"))
 			}

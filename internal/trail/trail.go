@@ -1,5 +1,5 @@
 // Package trail makes events in the common shape of what other systems write about themselves: access logs of web servers,
-// authentication logs, auditd, Kubernetes audit events, CloudTrail deliveries.
+// authentication logs, auditd, systemd's journal, Kubernetes audit events, CloudTrail deliveries.
 //
 // No record is ever lost. What a parser understands stands under the well-known names of package event, beside the record itself:
 // a JSON record as the object that it is, under "record"; any other as its bytes (event.Keep). What it does not understand is an
@@ -25,7 +25,7 @@ import (
 
 // Parser makes events of records, in their order. It is not for concurrent use.
 type Parser interface {
-	// Parse takes the next record, a line without its newline or a JSON value, and appends the events that are complete to dst.
+	// Parse takes the next record, a line without its newline, a JSON value or a journal entry, and appends the events that are complete to dst.
 	// It keeps nothing of record's memory.
 	Parse(dst []immutable.Event, record []byte) []immutable.Event
 
@@ -48,13 +48,23 @@ const (
 
 	CloudTrail Format = "cloudtrail" // AWS: events, one after the other or in deliveries
 	K8sAudit   Format = "k8s-audit"  // Kubernetes: audit.k8s.io Event and EventList, as the log backend writes and the webhook backend sends
+
+	JournalExport Format = "journald-export" // systemd's journal, as journalctl -o export writes
 )
 
 // Formats returns every format, in the order in which help lists them.
-func Formats() []Format { return []Format{Access, Auditd, AuthLog, CloudTrail, K8sAudit} }
+func Formats() []Format {
+	return []Format{Access, Auditd, AuthLog, CloudTrail, JournalExport, K8sAudit}
+}
 
-// ParseFormat reads a format's name.
+// aliases are names of programs whose records have one of the formats.
+var aliases = map[string]Format{"nginx": Access, "apache": Access, "sshd": AuthLog}
+
+// ParseFormat reads a format's name, or that of a program that writes it.
 func ParseFormat(name string) (Format, error) {
+	if f, found := aliases[name]; found {
+		return f, nil
+	}
 	for _, f := range Formats() {
 		if string(f) == name {
 			return f, nil
@@ -98,6 +108,8 @@ func New(f Format, o Options) (Parser, error) {
 		return &auditd{}, nil
 	case CloudTrail:
 		return stateless(parseCloudTrail), nil
+	case JournalExport:
+		return journald{}, nil
 	case K8sAudit:
 		return k8sAudit{}, nil
 	}
