@@ -118,7 +118,8 @@ func TestCrashAtEveryDurableStep(t *testing.T) {
 		}
 		for _, kind := range kinds {
 			seed := rng.Uint64()
-			points <- point{op, cut(d, kind, vfstest.NewRand(seed)), h.clone(), kind, seed}
+			at, then := h.at(func() *vfstest.Disk { return cut(d, kind, vfstest.NewRand(seed)) })
+			points <- point{op, at, then, kind, seed}
 		}
 	})
 	err := crashWorkload(d, newClock(), h)
@@ -143,7 +144,8 @@ func TestCrashDuringRecovery(t *testing.T) {
 	var starts []point
 	d, h := vfstest.New(), &history{}
 	watch(d, h, func(op vfstest.Op) {
-		starts = append(starts, point{op, d.Clone(), h.clone()})
+		at, then := h.at(d.Clone)
+		starts = append(starts, point{op, at, then})
 	})
 	must(t, crashWorkload(d, newClock(), h))
 	for range rounds(20, 1500) {
@@ -197,7 +199,8 @@ func TestPowerCutAfterKillLosesNothing(t *testing.T) {
 			if !longTests() && seed%(8*thin) != 0 {
 				continue
 			}
-			if err := killThenPowerCut(d.Clone(), h.clone(), use, vfstest.NewRand(seed)); err != nil {
+			at, then := h.at(d.Clone)
+			if err := killThenPowerCut(at, then, use, vfstest.NewRand(seed)); err != nil {
 				failures++
 				t.Errorf("killed before operation %d, %s %s (use %d, seed %d): %v", op.N, op.Kind, op.Name, use, seed, err)
 			}

@@ -179,7 +179,8 @@ func TestCrashAtEveryStepOfKeyRotation(t *testing.T) {
 			}
 			for _, kind := range kinds {
 				seed := rng.Uint64()
-				if err := afterRotation(cut(d, kind, vfstest.NewRand(seed)), h.clone(), vkeys); err != nil {
+				at, then := h.at(func() *vfstest.Disk { return cut(d, kind, vfstest.NewRand(seed)) })
+				if err := afterRotation(at, then, vkeys); err != nil {
 					failures++
 					t.Errorf("%d keys, %s before operation %d, %s %s (seed %d): %v", vkeys, cutKinds[kind%len(cutKinds)], op.N, op.Kind, op.Name, seed, err)
 				}

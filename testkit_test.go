@@ -104,6 +104,21 @@ func (h *history) clone() *history {
 	return c
 }
 
+// at takes a copy of a disk, and the history that belongs to it: what was acknowledged before the copy must be on it, and what was
+// begun after it may be. Other goroutines go on meanwhile, so either alone, taken after the other, would be a little too new.
+func (h *history) at(take func() *vfstest.Disk) (*vfstest.Disk, *history) {
+	before := h.clone()
+	d := take()
+	after := h.clone()
+	after.notes = before.notes
+	for i, a := range after.attempts {
+		if i >= len(before.attempts) || before.attempts[i].receipts == nil {
+			a.receipts = nil
+		}
+	}
+	return d, after
+}
+
 // append appends the next n events and remembers what came of it.
 func (h *history) append(l *Log, n int) error {
 	h.mu.Lock()
