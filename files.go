@@ -72,7 +72,8 @@ type segmentFile struct {
 	search   *index.Search
 	noSearch error // why it has none that can be used
 
-	seen remembered // of a segment that is not sealed
+	seen   remembered // of a segment that is not sealed
+	proven proven     // of an archived segment
 
 	kept atomic.Bool // it is among Log.opened; changed with that one's lock held
 	used atomic.Bool // since opened last looked
@@ -481,9 +482,10 @@ func (r *reopening) ReadAt(p []byte, off int64) (int, error) {
 // group is 256 entries, or fewer at the log's end, whose hashes are proven by the committed tree.
 type group struct {
 	number uint64
+	frame  []byte // of a group of an archive, compressed; searchGroup's
 	buf    []byte
 	lines  [][]byte // without newlines
-	leaves []Hash
+	leaves []Hash   // after searchGroup there may be none: see leaf
 }
 
 // readGroup reads group k as of the committed state at, proves it, and fills g. There is no other way to an entry.
@@ -509,13 +511,18 @@ func (l *Log) readGroup(ctx context.Context, k uint64, at *edge, g *group) error
 	if uint64(len(g.lines)) < n {
 		return &CorruptError{File: segmentPath(p.seg), Offset: p.from, What: fmt.Sprintf("entries from %d on", k*tree.GroupSize), Got: fmt.Sprintf("%d entries", len(g.lines)), Want: fmt.Sprint(n)}
 	}
-	g.number, g.lines, g.leaves = k, g.lines[:n], g.leaves[:0]
+	g.number, g.lines = k, g.lines[:n]
+	g.hashLeaves()
+	return l.proveGroup(g, &p, at)
+}
+
+func (g *group) hashLeaves() {
+	g.leaves = g.leaves[:0]
 	from := 0
 	for _, line := range g.lines {
 		g.leaves = append(g.leaves, leafHashAt(g.buf, from, len(line)))
 		from += len(line) + 1
 	}
-	return l.proveGroup(g, &p, at)
 }
 
 // proveGroup checks the group's leaves against the committed tree: a whole group by its path to the root, the last

@@ -110,6 +110,7 @@ type Log struct {
 
 	opened   opened    // of segments
 	sweepers sync.Pool // of *sweeper: buffers of searches
+	founds   sync.Pool // of *[]Entry, each cleared: what searches found in a group
 	searches atomic.Int64
 
 	refreshMu sync.Mutex // read-only: one follower of the files at a time

@@ -104,6 +104,7 @@ func (s *segmentFile) letGo() bool {
 	defer s.searchMu.Unlock()
 	s.archive, s.index, s.search = nil, nil, nil
 	s.seen.forget()
+	s.proven.forget()
 	s.kept.Store(false)
 	return true
 }

@@ -60,7 +60,7 @@ func (r *remembered) forget() {
 // remember takes note of the group that w holds, if s is a segment without an index and somebody may ask again: in a process that writes, or
 // searches more than once.
 func (l *Log) remember(s *segmentFile, w *sweeper) {
-	if l.w == nil && l.searches.Load() < 2 || s.seen.of(w.group.number, uint64(len(w.group.lines))) != nil {
+	if !l.asksAgain() || s.seen.of(w.group.number, uint64(len(w.group.lines))) != nil {
 		return
 	}
 	if w.filters == nil {

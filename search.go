@@ -47,6 +47,7 @@ func (l *Log) serve(ctx context.Context, s *selection, yield func(Entry, error) 
 				return false
 			}
 		}
+		l.keepFound(found)
 		return true
 	})
 	if err == nil {
@@ -326,7 +327,7 @@ func (s *selection) entriesOf(w *sweeper) ([]Entry, error) {
 	if w.hosts == nil {
 		w.hosts = map[string]string{}
 	}
-	found := make([]Entry, len(w.hits))
+	found := w.l.newFound(len(w.hits))
 	var shared []byte
 	for n, i := range w.hits {
 		line := w.group.lines[i]
@@ -337,11 +338,27 @@ func (s *selection) entriesOf(w *sweeper) ([]Entry, error) {
 		shared = append(shared, line...)
 		size -= len(line)
 		own := shared[from:len(shared):len(shared)]
-		if err := found[n].decode(w.group.number*tree.GroupSize+uint64(i), own, w.group.leaves[i], &w.line, w.hosts); err != nil {
+		if err := found[n].decode(w.group.number*tree.GroupSize+uint64(i), own, w.group.leaf(i, w.offsets[i]), &w.line, w.hosts); err != nil {
 			return nil, err
 		}
 	}
 	return found, nil
+}
+
+// newFound has room for n entries of one group, in memory that a caller is done with if there is some.
+func (l *Log) newFound(n int) []Entry {
+	if f, _ := l.founds.Get().(*[]Entry); f != nil && cap(*f) >= n {
+		return (*f)[:n]
+	}
+	return make([]Entry, n)
+}
+
+// keepFound takes back what newFound gave. Callers have copies.
+func (l *Log) keepFound(found []Entry) {
+	if len(found) > 0 {
+		clear(found)
+		l.founds.Put(&found)
+	}
 }
 
 // A Filter is a parsed query text, for those who want to check it or to mark what it found.

@@ -163,7 +163,9 @@ func BenchmarkSearch(b *testing.B) {
 		return func(b *testing.B) int {
 			n := 0
 			for _, err := range s.l.Search(context.Background(), q) {
-				must(b, err)
+				if err != nil { // must costs a fifth of a microsecond a row
+					b.Fatal(err)
+				}
 				n++
 			}
 			if want >= 0 && n != want {

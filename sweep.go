@@ -20,6 +20,7 @@ const maxSweepers = 8
 
 // A sweeper is one goroutine's part in a search.
 type sweeper struct {
+	l       *Log
 	group   group
 	offsets []int          // where each line begins in group.buf
 	matcher *query.Matcher // nil where every entry is selected
@@ -56,7 +57,7 @@ func (t *tally) add(o tally) {
 type task[R any] struct {
 	choice
 	claimed atomic.Bool   // by whoever looks at it
-	done    chan struct{} // closed by a helper when r and err are there
+	done    chan struct{} // closed when r and err are there
 	r       R
 	err     error
 }
@@ -100,17 +101,20 @@ func sweep[R any](ctx context.Context, l *Log, s *selection, work func(*sweeper)
 		if len(queue) == 0 {
 			return context.Cause(ctx)
 		}
+		// While somebody else looks at the first group, this goroutine looks at others.
+		for _, t := range queue {
+			if isDone(queue[0].done) {
+				break
+			}
+			t.look(ctx, l, s, own, work)
+		}
 		t := queue[0]
 		queue = queue[1:]
 		promised -= t.sure
-		if t.claimed.CompareAndSwap(false, true) {
-			t.r, t.err = look(ctx, l, s, own, &t.choice, work)
-		} else {
-			select {
-			case <-t.done:
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
+		select {
+		case <-t.done:
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
 		if t.err != nil {
 			return t.err
@@ -127,10 +131,24 @@ func help[R any](ctx context.Context, l *Log, s *selection, tasks <-chan *task[R
 	w := l.newSweeper(s)
 	defer l.endSweeper(w, s)
 	for t := range tasks {
-		if t.claimed.CompareAndSwap(false, true) {
-			t.r, t.err = look(ctx, l, s, w, &t.choice, work)
-			close(t.done)
-		}
+		t.look(ctx, l, s, w, work)
+	}
+}
+
+// look looks at the group, unless somebody has or does.
+func (t *task[R]) look(ctx context.Context, l *Log, s *selection, w *sweeper, work func(*sweeper) (R, error)) {
+	if t.claimed.CompareAndSwap(false, true) {
+		t.r, t.err = look(ctx, l, s, w, &t.choice, work)
+		close(t.done)
+	}
+}
+
+func isDone(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -142,7 +160,7 @@ func (s *selection) enough(promised int) bool {
 func (l *Log) newSweeper(s *selection) *sweeper {
 	w, _ := l.sweepers.Get().(*sweeper)
 	if w == nil {
-		w = &sweeper{}
+		w = &sweeper{l: l}
 	}
 	if !s.all {
 		w.matcher = query.NewMatcher(s.parsed)
@@ -159,13 +177,13 @@ func (l *Log) endSweeper(w *sweeper, s *selection) {
 	s.tally.add(w.tally)
 	s.tallyMu.Unlock()
 	if cap(w.group.buf) <= keptGroup {
-		l.sweepers.Put(&sweeper{group: w.group, offsets: w.offsets, hits: w.hits, filters: w.filters})
+		l.sweepers.Put(&sweeper{l: l, group: w.group, offsets: w.offsets, hits: w.hits, filters: w.filters})
 	}
 }
 
 // look reads and proves a group and has work look at it.
 func look[R any](ctx context.Context, l *Log, s *selection, w *sweeper, c *choice, work func(*sweeper) (R, error)) (r R, err error) {
-	if err := l.readGroup(ctx, c.k, &s.at, &w.group); err != nil {
+	if err := l.searchGroup(ctx, c.k, &s.at, &w.group, s.q.Verified); err != nil {
 		return r, err
 	}
 	w.offsets = w.offsets[:0]

@@ -21,7 +21,7 @@ type Plan struct {
 	root      part
 	atoms     []*atom
 	columns   []bool // that atoms ask for
-	few       int    // so many groups in question are read rather than looked up in the dictionary
+	few       int    // so many groups in question are read rather than looked up in the dictionary, when there is something to count
 
 	may, all index.Set // of the covered groups, see part.groups
 
@@ -134,7 +134,7 @@ func (p *Plan) Look(k uint64) (sure int, may bool, err error) {
 		yes := p.within(k, everything)
 		return yes.Len(), true, nil
 	}
-	if !p.worthwhile() {
+	if p.may.Len()-p.all.Len() <= fewBlocks*p.few || !p.worthwhile() {
 		return 0, true, nil
 	}
 	yes, some, err := p.look(k, g)
@@ -173,6 +173,10 @@ func (p *Plan) within(k uint64, b Bits) Bits {
 }
 
 const few = 4
+
+// fewBlocks is how many times as many groups a search reads at once: their blocks take half as long as they do, and tell of most that they
+// are to be read.
+const fewBlocks = 4
 
 // worthwhile says whether to read the dictionary: not where only a few groups are in question.
 func (p *Plan) worthwhile() bool {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/tree-of-life-system/immutable/proof"
 )
@@ -70,10 +71,34 @@ func (a *Archive) Group(dst []byte, g int) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("archive: group %d: %w", g, err)
 	}
-	if err := checkGroup(data); err != nil {
+	if _, err := splitGroup(nil, data); err != nil {
 		return nil, fmt.Errorf("archive: group %d: %w", g, &CorruptError{Offset: a.Offset(g), Msg: "decoded lines", Err: err})
 	}
 	return data, nil
+}
+
+// Frame reads the frame of group g as it is in the file. The result uses dst's memory when that is large enough. g must be in range.
+func (a *Archive) Frame(dst []byte, g int) ([]byte, error) {
+	if g < 0 || g >= a.Groups() {
+		return dst, fmt.Errorf("archive: group %d of %d", g, a.Groups())
+	}
+	off := a.offsets[g+1]
+	n := int(a.offsets[g+2] - off)
+	dst = slices.Grow(dst[:0], n)[:n]
+	return dst, readFull(a.r, dst, off)
+}
+
+// Decode is Group for a frame that Frame read. It gives the lines as well, without their newlines. Results use the memory of dst and
+// lines when that is large enough.
+func (a *Archive) Decode(dst []byte, lines [][]byte, frame []byte, g int) ([]byte, [][]byte, error) {
+	data, err := a.decode(dst, frame, g+1)
+	if err != nil {
+		return dst, lines, fmt.Errorf("archive: group %d: %w", g, err)
+	}
+	if lines, err = splitGroup(slices.Grow(lines[:0], GroupSize), data); err != nil {
+		return data, lines, fmt.Errorf("archive: group %d: %w", g, &CorruptError{Offset: a.Offset(g), Msg: "decoded lines", Err: err})
+	}
+	return data, lines, nil
 }
 
 // frame reads and decodes data frame k.
@@ -84,10 +109,16 @@ func (a *Archive) frame(dst []byte, k int) ([]byte, error) {
 	if err := readFull(a.r, *buf, off); err != nil {
 		return nil, err
 	}
-	if at, err := checkFrame(*buf, a.content[k]); err != nil {
+	return a.decode(dst, *buf, k)
+}
+
+// decode decodes data frame k.
+func (a *Archive) decode(dst, frame []byte, k int) ([]byte, error) {
+	off := a.offsets[k]
+	if at, err := checkFrame(frame, a.content[k]); err != nil {
 		return nil, &CorruptError{Offset: off + int64(at), Msg: fmt.Sprintf("frame %d", k), Err: err}
 	}
-	data, err := decodeFrame(dst, *buf, a.content[k])
+	data, err := decodeFrame(dst, frame, a.content[k])
 	if err != nil {
 		return nil, &CorruptError{Offset: off, Msg: fmt.Sprintf("frame %d", k), Err: err}
 	}
@@ -207,23 +238,28 @@ func (a *Archive) controlLine(k int) ([]byte, error) {
 	return data[:len(data)-1], nil
 }
 
-// checkGroup checks that data is exactly GroupSize entry lines, each within its limit and with its newline.
-func checkGroup(data []byte) error {
+// splitGroup checks that data is exactly GroupSize entry lines, each within its limit and with its newline. It appends them to dst as far
+// as there is room.
+func splitGroup(dst [][]byte, data []byte) ([][]byte, error) {
 	pos := 0
 	for n := range GroupSize {
 		i := bytes.IndexByte(data[pos:], '\n')
 		if i < 0 {
-			return fmt.Errorf("byte %d: %d whole lines, want %d", pos, n, GroupSize)
+			return dst, fmt.Errorf("byte %d: %d whole lines, want %d", pos, n, GroupSize)
 		}
-		if err := checkEntryLine(data[pos : pos+i]); err != nil {
-			return fmt.Errorf("byte %d: line %d: %w", pos, n, err)
+		line := data[pos : pos+i : pos+i]
+		if err := checkEntryLine(line); err != nil {
+			return dst, fmt.Errorf("byte %d: line %d: %w", pos, n, err)
+		}
+		if len(dst) < cap(dst) {
+			dst = append(dst, line)
 		}
 		pos += i + 1
 	}
 	if pos != len(data) {
-		return fmt.Errorf("byte %d: %d bytes after line %d, want the end", pos, len(data)-pos, GroupSize)
+		return dst, fmt.Errorf("byte %d: %d bytes after line %d, want the end", pos, len(data)-pos, GroupSize)
 	}
-	return nil
+	return dst, nil
 }
 
 func checkEntryLine(line []byte) error {

@@ -40,7 +40,7 @@ func (a *ArchiveWriter) WriteGroup(lines []byte) error {
 	if a.err != nil {
 		return a.err
 	}
-	if err := checkGroup(lines); err != nil {
+	if _, err := splitGroup(nil, lines); err != nil {
 		a.err = fmt.Errorf("write archive: group %d: %w", a.groups(), err)
 		return a.err
 	}
