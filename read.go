@@ -137,26 +137,21 @@ func (e *Entry) decode(index uint64, own []byte, leaf Hash, d *entry.Line, hosts
 	}
 	e.Index, e.ID, e.Timestamp, e.Level, e.Metadata, e.PID = index, ID(d.ID), timeOf(d.Time), d.Level, d.Metadata, d.PID
 	e.TraceID, e.SpanID, e.Control, e.Leaf, e.Line = string(d.TraceID), string(d.SpanID), d.Log, leaf, own
-	if p, ok := d.Signature(); ok {
-		e.Producer = &p
+	if d.Producer != nil { // most have none, and p costs memory
+		if p, ok := d.Signature(); ok {
+			e.Producer = &p
+		}
 	}
 	host, known := hosts[string(d.Hostname)]
 	if !known {
-		if host, err = entry.Unquote(d.Hostname); err != nil {
-			return fmt.Errorf("entry %d: %w", index, err)
-		}
+		host = entry.Text(d.Hostname)
 		if hosts != nil && len(hosts) < knownHosts {
 			hosts[string(d.Hostname)] = host
 		}
 	}
-	e.Hostname = host
-	if e.Message, err = entry.Unquote(d.Message); err != nil {
-		return fmt.Errorf("entry %d: %w", index, err)
-	}
+	e.Hostname, e.Message = host, entry.Text(d.Message)
 	if d.IdempotencyKey != nil {
-		if e.IdempotencyKey, err = entry.Unquote(d.IdempotencyKey); err != nil {
-			return fmt.Errorf("entry %d: %w", index, err)
-		}
+		e.IdempotencyKey = entry.Text(d.IdempotencyKey)
 	}
 	if d.EventTime != nil {
 		if e.EventTime, err = entry.ParseEventTime(d.EventTime); err != nil {

@@ -130,7 +130,7 @@ func checkEverywhere(t *testing.T, s string) {
 		t.Errorf("%q: %v", s, err)
 		return
 	}
-	if got, err := Unquote(l.Message); err != nil || got != s {
+	if got, err := Unquote(l.Message); err != nil || got != s || Text(l.Message) != s {
 		t.Errorf("%q: got %q, %v", s, got, err)
 	}
 	var got map[string]any

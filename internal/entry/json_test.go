@@ -183,7 +183,7 @@ func checkString(t *testing.T, s string) {
 	if fail != nil || end != len(raw) || size != len(s) {
 		t.Fatalf("%q: got end %d, size %d, %v", s, end, size, fail)
 	}
-	if got, err := Unquote(raw); err != nil || got != s {
+	if got, err := Unquote(raw); err != nil || got != s || Text(raw) != s {
 		t.Fatalf("%s: got %q, %v; want %q", raw, got, err, s)
 	}
 }

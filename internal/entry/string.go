@@ -1,6 +1,7 @@
 package entry
 
 import (
+	"bytes"
 	"encoding/binary"
 	"strconv"
 	"unicode/utf8"
@@ -90,6 +91,15 @@ func Unquote(raw []byte) (string, error) {
 		return string(raw[1 : end-1]), nil
 	}
 	return string(appendUnescaped(make([]byte, 0, len(raw)), raw[1:end-1])), nil
+}
+
+// Text is Unquote for a string of a line that was decoded.
+func Text(raw []byte) string {
+	body := raw[1 : len(raw)-1]
+	if bytes.IndexByte(body, '\\') < 0 {
+		return string(body)
+	}
+	return string(appendUnescaped(make([]byte, 0, len(raw)), body))
 }
 
 // appendUnescaped appends the value of the inside of a valid JSON string.
