@@ -1,6 +1,7 @@
 package query
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -352,5 +353,30 @@ func TestCleanBytesHaveNoLettersUnderOtherNames(t *testing.T) {
 				t.Fatalf("%q is clean: %v", in, !clean)
 			}
 		}
+	}
+}
+
+// TestTextsWithoutLettersAreFound: find agrees with bytes.Index on texts and blocks of few different characters.
+func TestTextsWithoutLettersAreFound(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	const chars = "12.:-"
+	some := func(n int) []byte {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = chars[rng.IntN(len(chars))]
+		}
+		return b
+	}
+	found := 0
+	for range 20_000 {
+		text, block := some(1+rng.IntN(6)), some(rng.IntN(40))
+		want := bytes.Index(block, text)
+		if got := newNeedText(string(text)).find(block); got != want {
+			t.Fatalf("%q in %q: got %d, want %d", text, block, got, want)
+		}
+		found += min(want+1, 1)
+	}
+	if found < 2000 || found > 18_000 {
+		t.Fatalf("%d texts of 20000 were found", found)
 	}
 }
