@@ -56,7 +56,7 @@ func TestGroupThatWasProvenIsHashedAgain(t *testing.T) {
 	flipped[a.Offset(1)+int64(len(frame))/2] ^= 1
 
 	all := func(verified bool) error {
-		for _, err := range l.Search(context.Background(), Query{Verified: verified}) {
+		for _, err := range l.Search(context.Background(), Query{From: 511, Verified: verified}) {
 			if err != nil {
 				return err
 			}
@@ -65,18 +65,16 @@ func TestGroupThatWasProvenIsHashedAgain(t *testing.T) {
 	}
 	for _, before := range []bool{false, true} { // what the process remembers comes from either
 		for _, verified := range []bool{false, true} {
-			for what, bytes := range map[string][]byte{"a forged frame": forged, "a flipped bit": flipped} {
+			for what, now := range map[string][]byte{"a forged frame": forged, "a flipped bit": flipped} {
 				what = fmt.Sprintf("%s, verified %v and before %v", what, verified, before)
 				l.opened.forget()
-				for range 3 {
-					if err := all(before); err != nil {
-						t.Fatalf("%s: before it: %v", what, err)
-					}
+				if err := all(before); err != nil {
+					t.Fatalf("%s: before it: %v", what, err)
 				}
 				if n := len(l.segments[0].proven.groups); n == 0 {
 					t.Fatalf("%s: no group is remembered", what)
 				}
-				must(t, d.WriteFileRaw(name, bytes))
+				must(t, d.WriteFileRaw(name, now))
 				var c *CorruptError
 				if err := all(verified); !errors.As(err, &c) || !strings.HasSuffix(name, c.File) {
 					t.Errorf("%s: got %v, want an error that names %s", what, err, name)
