@@ -3,6 +3,7 @@ package immutable
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -85,6 +86,31 @@ func TestGroupThatWasProvenIsHashedAgain(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestVerifiedSearchHashesEachEntry: that a frame has the digest of one that was proven is not enough for it.
+func TestVerifiedSearchHashesEachEntry(t *testing.T) {
+	l, d := sealedLog(t)
+	s := l.segments[0]
+	a, err := l.openArchive(s)
+	must(t, err)
+	name := diskDir + "/" + segmentPath(s)
+	data, err := d.ReadFileRaw(name)
+	must(t, err)
+	data = bytes.Clone(data)
+	frame, err := a.Frame(nil, 1)
+	must(t, err)
+	forged := forgedFrame(t, frame)
+	copy(data[a.Offset(1):], forged)
+	must(t, d.WriteFileRaw(name, data))
+	s.proven.keep(1, digests{frame: sha256.Sum256(forged)}) // as if it had been
+	if found := searchAll(t, l, Query{From: 511, Limit: 3}); len(found) != 3 {
+		t.Fatalf("a search finds %d entries of a frame that counts as proven", len(found))
+	}
+	var c *CorruptError
+	if _, err := l.Count(context.Background(), Query{From: 511, Verified: true}); !errors.As(err, &c) {
+		t.Errorf("a verified count of a forged frame: got %v, want an error", err)
 	}
 }
 
