@@ -5,10 +5,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/tree-of-life-system/immutable"
+	"github.com/tree-of-life-system/immutable/capture/internal/meta"
 	"github.com/tree-of-life-system/immutable/event"
 )
 
@@ -97,7 +97,7 @@ func (r *Recorder) Auth(ctx context.Context, action AuthAction, a Authentication
 		}
 		s := event.Shape{
 			Kind: event.KindAuthentication, Action: w.event, Outcome: event.OutcomeSuccess, Reason: Text(a.Reason, maxValue),
-			Actor: &a.Actor, Target: a.Account, Source: a.Source, Request: a.Request, Extra: a.fields(),
+			Actor: &a.Actor, Target: a.Account, Source: a.Source, Request: a.Request,
 		}
 		if action == AuthPrivilegeChange {
 			s.Kind = event.KindAuthorization
@@ -110,44 +110,40 @@ func (r *Recorder) Auth(ctx context.Context, action AuthAction, a Authentication
 		if who := first(a.Actor.Name, a.Actor.Email, a.Actor.ID); who != "" {
 			message += ": " + Text(who, 256)
 		}
-		return r.Record(ctx, level, message, s)
+		return r.record(ctx, level, message, &s, a.Extra, a.write)
 	}
 	return fmt.Errorf("record %q: it is no authentication event; the constants that begin with Auth are", Text(string(action), 80))
 }
 
-func (a *Authentication) fields() immutable.Fields {
-	f := make(immutable.Fields, len(a.Extra)+4)
-	maps.Copy(f, a.Extra)
-	auth := map[string]any{}
-	for name, v := range map[string]string{"method": a.Method, "factor": a.Factor} {
-		if v != "" {
-			auth[name] = Text(v, 256)
+// write writes what is not of the common shape.
+func (a *Authentication) write(o *meta.Object) {
+	if a.Method != "" || a.Factor != "" || a.Before != nil || a.After != nil {
+		o.Open("auth")
+		o.Text("method", Text(a.Method, 256))
+		o.Text("factor", Text(a.Factor, 256))
+		if a.Before != nil || a.After != nil {
+			o.Texts("before", list(a.Before))
+			o.Texts("after", list(a.After))
 		}
+		o.Close()
 	}
-	if a.Before != nil || a.After != nil {
-		auth["before"], auth["after"] = list(a.Before), list(a.After)
+	expires := eventTime(a.TokenExpires)
+	if a.Token == "" && a.TokenID == "" && a.TokenScopes == nil && expires.IsZero() {
+		return
 	}
-	if len(auth) > 0 {
-		f["auth"] = auth
-	}
-	token := map[string]any{}
+	o.Open("token")
 	if a.Token != "" {
 		digest := sha256.Sum256([]byte(a.Token))
-		token["sha256"] = hex.EncodeToString(digest[:])
+		o.Text("sha256", hex.EncodeToString(digest[:]))
 	}
-	if a.TokenID != "" {
-		token["id"] = Text(a.TokenID, 256)
-	}
+	o.Text("id", Text(a.TokenID, 256))
 	if a.TokenScopes != nil {
-		token["scopes"] = list(a.TokenScopes)
+		o.Texts("scopes", list(a.TokenScopes))
 	}
-	if t := eventTime(a.TokenExpires); !t.IsZero() {
-		token["expires"] = t.UTC()
+	if !expires.IsZero() {
+		o.Text("expires", expires.UTC().Format(time.RFC3339Nano))
 	}
-	if len(token) > 0 {
-		f["token"] = token
-	}
-	return f
+	o.Close()
 }
 
 func list(all []string) []string {

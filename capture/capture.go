@@ -18,18 +18,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"sync/atomic"
 
 	"github.com/tree-of-life-system/immutable"
+	"github.com/tree-of-life-system/immutable/capture/internal/meta"
 	"github.com/tree-of-life-system/immutable/event"
 )
 
 // Destination takes events. *client.Writer is one: it returns when it has them as its mode says (in memory, in a spool's files, or
 // dropped with a record of it), after about a microsecond but for a spool. [Durable] makes one of a log.
 //
-// Append may be called by any number of goroutines. It must not record to a Recorder itself.
+// Append may be called by any number of goroutines. It must not record to a Recorder itself, nor keep an event's RawMetadata when it
+// has returned: that memory is used again.
 type Destination interface {
 	Append(ctx context.Context, events ...immutable.Event) error
 }
@@ -105,9 +108,30 @@ func (r *Recorder) Redaction() *Redaction { return r.redact }
 // Record records one event of the common shape. The context gives its values only: an event of a call that was cancelled is
 // recorded as well.
 func (r *Recorder) Record(ctx context.Context, level immutable.Level, message string, s event.Shape) error {
-	e := immutable.Event{Level: level, Message: message, Metadata: s.Fields()}
+	return r.record(ctx, level, message, &s, s.Extra, func(*meta.Object) {})
+}
+
+// record records a shape, what own writes beside it, and extra, whose names and values are anybody's: the others overrule it.
+func (r *Recorder) record(ctx context.Context, level immutable.Level, message string, s *event.Shape, extra immutable.Fields, own func(*meta.Object)) error {
+	e := immutable.Event{Level: level, Message: message}
 	if s.Request != nil {
 		e.TraceID, e.SpanID = s.Request.TraceID, s.Request.SpanID
+	}
+	o := meta.New()
+	defer o.Free()
+	o.Shape(s)
+	own(o)
+	e.RawMetadata = o.Bytes()
+	if len(extra) > 0 {
+		e.Metadata = maps.Clone(extra)
+		var members map[string]json.RawMessage
+		if err := json.Unmarshal(e.RawMetadata, &members); err != nil {
+			return fmt.Errorf("record %q: %w", Text(message, 80), err)
+		}
+		for name, value := range members {
+			e.Metadata[name] = value
+		}
+		e.RawMetadata = nil
 	}
 	return r.Append(ctx, e)
 }

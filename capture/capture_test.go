@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/tree-of-life-system/immutable"
 	"github.com/tree-of-life-system/immutable/capture"
+	"github.com/tree-of-life-system/immutable/client"
 	"github.com/tree-of-life-system/immutable/event"
 )
 
@@ -234,5 +236,40 @@ func TestProcessTellsStartStopAndPanic(t *testing.T) {
 	}
 	if at(stop, "reason") != "deployment" || at(stop, "target", "name") != "shop" {
 		t.Errorf("%v", stop)
+	}
+}
+
+// The memory that metadata is written in is used again: no event has another's.
+func TestEventsOfManyGoroutinesKeepTheirOwnMetadata(t *testing.T) {
+	l := openLog(t)
+	w, err := client.NewLogWriter(l, client.WriterConfig{Mode: client.Block})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := capture.New(w, capture.Config{OnError: func(err error) { t.Error(err) }})
+	const goroutines, each = 8, 50
+	var all sync.WaitGroup
+	for g := range goroutines {
+		all.Go(func() {
+			logger := slog.New(capture.NewHandler(rec, nil))
+			for n := range each {
+				who := fmt.Sprintf("%d-%d-%s", g, n, strings.Repeat("x", n))
+				_ = rec.Auth(t.Context(), capture.AuthLogin, capture.Authentication{Actor: event.Actor{Name: who}, Extra: map[bool]immutable.Fields{true: {"more": who}}[n%2 == 0]})
+				logger.Info("logged in: "+who, slog.Group("actor", "name", who))
+			}
+		})
+	}
+	all.Wait()
+	if err := w.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got := entries(t, l)
+	if len(got) != 2*goroutines*each {
+		t.Fatalf("%d entries, want %d", len(got), 2*goroutines*each)
+	}
+	for _, e := range got {
+		if who := at(metadata(t, &e), "actor", "name"); "logged in: "+fmt.Sprint(who) != e.Message {
+			t.Fatalf("the entry %q is about %v", e.Message, who)
+		}
 	}
 }

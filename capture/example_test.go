@@ -47,6 +47,6 @@ func Example() {
 		fmt.Println(e.Level, e.Message, string(e.Metadata))
 	}
 	// Output:
-	// AUDIT order shipped {"api_key":"[redacted]","carrier":{"name":"snail"},"order":4711}
-	// SECURITY login failed: ann {"action":"user.login","actor":{"name":"ann"},"auth":{"method":"password"},"kind":"authentication","outcome":"failure","reason":"wrong password"}
+	// AUDIT order shipped {"order":4711,"carrier":{"name":"snail"},"api_key":"[redacted]"}
+	// SECURITY login failed: ann {"kind":"authentication","action":"user.login","outcome":"failure","reason":"wrong password","actor":{"name":"ann"},"auth":{"method":"password"}}
 }

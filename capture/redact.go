@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"strings"
 	"sync"
-	"sync/atomic"
 )
 
 // Redacted stands in place of what was left out.
@@ -32,8 +31,8 @@ type Redaction struct {
 	// Off leaves nothing out.
 	Off bool
 
-	seen  sync.Map     // of a name to whether it is a secret's: most come again and again
-	names atomic.Int64 // in seen
+	mu   sync.RWMutex    // guards what follows
+	seen map[string]bool // of a name whether it is a secret's: most come again and again
 }
 
 // maxSeen bounds the names that are remembered, as others may choose them.
@@ -58,13 +57,23 @@ func (r *Redaction) Secret(name string) bool {
 	if r.Off {
 		return false
 	}
-	if known, found := r.seen.Load(name); found {
-		return known.(bool)
+	r.mu.RLock()
+	is, found := r.seen[name]
+	r.mu.RUnlock()
+	if found {
+		return is
 	}
-	is := r.secret(name)
-	if len(name) <= maxName && r.names.Load() < maxSeen {
-		r.seen.Store(strings.Clone(name), is)
-		r.names.Add(1)
+	is = r.secret(name)
+	if len(name) > maxName {
+		return is
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.seen == nil {
+		r.seen = map[string]bool{}
+	}
+	if len(r.seen) < maxSeen {
+		r.seen[strings.Clone(name)] = is
 	}
 	return is
 }
@@ -115,6 +124,7 @@ func (r *Redaction) Query(raw string) string {
 		return raw
 	}
 	var out strings.Builder
+	out.Grow(len(raw) + 2*len(Redacted))
 	for i := 0; raw != ""; i++ {
 		at := strings.IndexAny(raw, "&;")
 		pair, sep := raw, ""

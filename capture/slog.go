@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tree-of-life-system/immutable"
+	"github.com/tree-of-life-system/immutable/capture/internal/meta"
 )
 
 // Levels of slog for the log's own ones: logger.Log(ctx, capture.LevelAudit, "…").
@@ -120,7 +121,7 @@ func (h *Handler) WithGroup(name string) slog.Handler {
 func (h *Handler) Handle(ctx context.Context, record slog.Record) error {
 	var err error
 	if h.records(record.Level) && !fromLog(record.PC) {
-		err = h.rec.Append(ctx, h.event(&record))
+		err = h.append(ctx, &record)
 	}
 	if h.next != nil && h.next.Enabled(ctx, record.Level) {
 		if nerr := h.next.Handle(ctx, record); err == nil {
@@ -130,7 +131,21 @@ func (h *Handler) Handle(ctx context.Context, record slog.Record) error {
 	return err
 }
 
-func (h *Handler) event(record *slog.Record) immutable.Event {
+// append records a record: written at once where that can be, else by maps of its attributes.
+func (h *Handler) append(ctx context.Context, record *slog.Record) error {
+	e := immutable.Event{Level: h.level(record.Level), Message: Text(record.Message, maxMessage), EventTime: eventTime(record.Time)}
+	w := writer{redact: h.rec.redact, o: meta.New()}
+	defer w.o.Free()
+	if !h.opts.AddSource && w.scopes(h.with, record) {
+		e.RawMetadata = w.o.Bytes()
+	} else {
+		e.Metadata = h.fields(record)
+	}
+	return h.rec.Append(ctx, e)
+}
+
+// fields are the metadata of a record.
+func (h *Handler) fields(record *slog.Record) immutable.Fields {
 	b := builder{redact: h.rec.redact, left: maxAttrs}
 	top := make(map[string]any, record.NumAttrs()+4)
 	b.scopes(top, h.with, record)
@@ -141,7 +156,7 @@ func (h *Handler) event(record *slog.Record) immutable.Event {
 	if b.left < 0 {
 		top["captureOmittedAttrs"] = -b.left
 	}
-	return immutable.Event{Level: h.level(record.Level), Message: Text(record.Message, maxMessage), Metadata: top, EventTime: eventTime(record.Time)}
+	return top
 }
 
 // eventTime is a time that an entry can hold, else none.

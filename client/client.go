@@ -335,11 +335,11 @@ func (c *Client) draft(e *immutable.Event) (draft, error) {
 			own.PID = c.pid
 		}
 	}
-	line, err := entry.Append(make([]byte, 0, lineRoom), &own)
+	line, err := entry.Append(make([]byte, 0, lineRoom+len(own.Message)+len(own.RawMetadata)), &own)
 	return draft{line, own.IdempotencyKey != ""}, err
 }
 
-// lineRoom is what most lines have place in.
+// lineRoom is what most lines take beside their message and raw metadata.
 const lineRoom = 512
 
 // takeJSON is appendJSON without a copy: the draft is of no use after it.

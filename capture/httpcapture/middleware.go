@@ -181,6 +181,7 @@ func (s *served) record(failed immutable.Fields) {
 	shape.Request.TraceID, shape.Request.SpanID = trace(s.r.Header)
 	shape.Source = s.m.source(s.r)
 	o := meta.New()
+	defer o.Free()
 	o.Shape(&shape)
 	o.Open("http")
 	o.Text("host", capture.Text(s.r.Host, maxHeader))

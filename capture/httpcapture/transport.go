@@ -209,6 +209,7 @@ func (m *made) record(took time.Duration) {
 		shape.Action = event.ActionModelRequest
 	}
 	o := meta.New()
+	defer o.Free()
 	o.Shape(&shape)
 	o.Open("http")
 	o.Text("scheme", u.Scheme)

@@ -122,6 +122,7 @@ func (r *Recorder) Record(ctx context.Context, s *Statement) {
 	}
 	text = capture.Text(text, maxStatement)
 	o := meta.New()
+	defer o.Free()
 	o.Shape(&shape)
 	o.Open("database")
 	o.Text("statement", text)

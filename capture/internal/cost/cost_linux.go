@@ -24,6 +24,24 @@ func PerCall(b *testing.B, f func()) {
 	b.ReportMetric(float64(threadTime(b)-before)/float64(time.Microsecond)/float64(b.N), "cpu-µs/call")
 }
 
+// PerCallBeside is PerCall for an f that leaves work to others: settle waits for it after each call, and is not counted.
+func PerCallBeside(b *testing.B, f, settle func()) {
+	b.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	b.ReportAllocs()
+	f() // what is made once
+	settle()
+	var took time.Duration
+	for b.Loop() {
+		before := threadTime(b)
+		f()
+		took += threadTime(b) - before
+		settle()
+	}
+	b.ReportMetric(float64(took)/float64(time.Microsecond)/float64(b.N), "cpu-µs/call")
+}
+
 func threadTime(b *testing.B) time.Duration {
 	b.Helper()
 	var t unix.Timespec

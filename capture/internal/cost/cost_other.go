@@ -18,3 +18,19 @@ func PerCall(b *testing.B, f func()) {
 	}
 	b.ReportMetric(float64(time.Since(before))/float64(time.Microsecond)/float64(b.N), "µs/call")
 }
+
+// PerCallBeside is PerCall for an f that leaves work to others: settle waits for it after each call, and is not counted.
+func PerCallBeside(b *testing.B, f, settle func()) {
+	b.Helper()
+	b.ReportAllocs()
+	f() // what is made once
+	settle()
+	var took time.Duration
+	for b.Loop() {
+		before := time.Now()
+		f()
+		took += time.Since(before)
+		settle()
+	}
+	b.ReportMetric(float64(took)/float64(time.Microsecond)/float64(b.N), "µs/call")
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"math"
 	"strconv"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/tree-of-life-system/immutable/event"
@@ -12,13 +13,32 @@ import (
 
 // Object is a JSON object that is being written. Empty text and numbers that are zero are left out. Names are written as they are: they
 // are constants of the program that need no escape, and each stands once.
-type Object struct{ buf []byte }
+type Object struct{ buf []byte } // the last byte is '{' only where an object has just begun
+
+// maxKept is the largest buffer that is used again.
+const maxKept = 64 << 10
+
+var pool = sync.Pool{New: func() any { return &Object{make([]byte, 0, 2<<10)} }}
 
 // New begins an object.
-func New() *Object { return &Object{append(make([]byte, 0, 768), '{')} }
+func New() *Object {
+	o := pool.Get().(*Object)
+	o.buf = append(o.buf[:0], '{')
+	return o
+}
+
+// Free gives the object's memory to others: neither it nor what Bytes returned is used after it.
+func (o *Object) Free() {
+	if cap(o.buf) <= maxKept {
+		pool.Put(o)
+	}
+}
 
 // Bytes ends the object and returns it.
-func (o *Object) Bytes() []byte { return append(o.buf, '}') }
+func (o *Object) Bytes() []byte {
+	o.buf = append(o.buf, '}')
+	return o.buf
+}
 
 func (o *Object) name(name string) {
 	if o.buf[len(o.buf)-1] != '{' {
@@ -37,6 +57,63 @@ func (o *Object) Open(name string) {
 
 // Close ends what Open began.
 func (o *Object) Close() { o.buf = append(o.buf, '}') }
+
+// Begin opens an object under a name that may be anything.
+func (o *Object) Begin(name string) {
+	o.any(name)
+	o.buf = append(o.buf, '{')
+}
+
+// any is name for what others have named.
+func (o *Object) any(name string) {
+	if o.buf[len(o.buf)-1] != '{' {
+		o.buf = append(o.buf, ',')
+	}
+	o.buf = append(appendText(o.buf, name), ':')
+}
+
+// PutText writes a string under a name that may be anything, also an empty one.
+func (o *Object) PutText(name, value string) {
+	o.any(name)
+	o.buf = appendText(o.buf, value)
+}
+
+// PutInt writes a number under a name that may be anything.
+func (o *Object) PutInt(name string, value int64) {
+	o.any(name)
+	o.buf = strconv.AppendInt(o.buf, value, 10)
+}
+
+// PutFloat writes a number, which is finite, under a name that may be anything.
+func (o *Object) PutFloat(name string, value float64) {
+	o.any(name)
+	o.buf = strconv.AppendFloat(o.buf, value, 'f', -1, 64)
+}
+
+// PutBool writes a truth under a name that may be anything.
+func (o *Object) PutBool(name string, value bool) {
+	o.any(name)
+	o.buf = strconv.AppendBool(o.buf, value)
+}
+
+// PutRaw writes JSON under a name that may be anything.
+func (o *Object) PutRaw(name string, value []byte) {
+	o.any(name)
+	o.buf = append(o.buf, value...)
+}
+
+// Texts writes a list of strings, also an empty one.
+func (o *Object) Texts(name string, values []string) {
+	o.name(name)
+	o.buf = append(o.buf, '[')
+	for i, v := range values {
+		if i > 0 {
+			o.buf = append(o.buf, ',')
+		}
+		o.buf = appendText(o.buf, v)
+	}
+	o.buf = append(o.buf, ']')
+}
 
 // Text writes a string, with U+FFFD for what is not UTF-8.
 func (o *Object) Text(name, value string) {
