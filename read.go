@@ -60,7 +60,7 @@ type Query struct {
 
 	// Of Search and counts only.
 	Cursor   string         // go on after the entry that CursorAfter was given
-	Verified bool           // no index is used: all entries in question are read and proven
+	Verified bool           // no index is used: all entries in question are read, each is hashed, and all are proven
 	Explain  *Explain       // filled in when the search ends; may be nil
 	Progress func(Progress) // called for each group of entries that is done, from one goroutine; may be nil
 }

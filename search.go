@@ -20,7 +20,8 @@ import (
 type QueryError = query.Error
 
 // Search returns the committed entries that the query selects, as of the moment of the call, the newest first; with
-// Reverse the oldest first. Each was hashed again and proven against the committed tree. That none was left out stands on
+// Reverse the oldest first. Each was hashed again and proven against the committed tree; where this Log has proven its group of
+// entries before, the group's bytes were hashed, and are those that it proved. That none was left out stands on
 // signed indexes, where there are any; with Verified every entry is looked at. Segments are read in parallel, and nothing
 // goes on when the caller stops or ctx ends. An error ends the entries: what came before it is proven. A mistake in Text or
 // Cursor is the first error.
