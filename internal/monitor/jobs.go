@@ -32,6 +32,10 @@ type job struct {
 	o       immutable.VerifyOptions
 	by      *tenant.Principal
 	changed func(immutable.Progress)
+
+	ctx      context.Context // while it runs
+	cancel   context.CancelFunc
+	cancelBy string // who has asked for its end; "": nobody
 }
 
 // Start asks for a full verification of a log. It returns when the request is recorded in the tenant's log of the log; the
@@ -56,6 +60,46 @@ func (m *Monitor) Start(ctx context.Context, by *tenant.Principal, l *tenant.Log
 	out := j.Job
 	return &out, nil
 }
+
+// Cancel ends a verification that was asked for and waits or runs; true where there is one of this id. One that runs ends soon after,
+// as Cancelled and without a verdict; one that has ended stays as it is. What the service began by itself is ErrOwn: who could end
+// that could keep a log from being verified.
+func (m *Monitor) Cancel(by *tenant.Principal, l *tenant.Log, id string) (Job, bool, error) {
+	m.mu.Lock()
+	s := m.logs[l]
+	at := -1
+	if s != nil {
+		at = slices.IndexFunc(s.jobs, func(j *job) bool { return j.ID == id })
+	}
+	if at < 0 {
+		m.mu.Unlock()
+		return Job{}, false, nil
+	}
+	j := s.jobs[at]
+	if j.Phase != Queued && j.Phase != Running || j.cancelBy != "" {
+		defer m.mu.Unlock()
+		return j.Job, true, nil
+	}
+	if j.By == "" {
+		defer m.mu.Unlock()
+		return j.Job, true, ErrOwn
+	}
+	j.cancelBy = by.ID
+	if j.Phase == Running {
+		j.cancel()
+		defer m.mu.Unlock()
+		return j.Job, true, nil
+	}
+	m.waiting = slices.DeleteFunc(m.waiting, func(w *job) bool { return w == j })
+	j.end(m.o.Now(), Cancelled, j.cancelledBy())
+	s.counts[string(Cancelled)]++
+	final := j.Job
+	m.mu.Unlock()
+	m.record(s, by, tenant.VerifyFinished, final.finished())
+	return final, true, nil
+}
+
+func (j *job) cancelledBy() string { return "cancelled by " + j.cancelBy }
 
 // mayWait says whether a verification of the log may wait for its turn. m.mu is held.
 func (m *Monitor) mayWait(s *logState) error {
@@ -168,6 +212,7 @@ func (m *Monitor) next(ctx context.Context) *job {
 				m.waiting = slices.Delete(m.waiting, i, i+1)
 				j.s.busy = true
 				j.Phase, j.Started = Running, m.o.Now().UTC()
+				j.ctx, j.cancel = context.WithCancel(ctx)
 				if len(m.waiting) > 0 {
 					m.poke() // for the other worker
 				}
@@ -192,12 +237,13 @@ func (m *Monitor) run(ctx context.Context, j *job) {
 	var out outcome
 	switch j.Scope {
 	case Full:
-		out = m.verify(ctx, j)
+		out = m.verify(j.ctx, j)
 	case Open:
-		out = m.verifyOpen(ctx, j)
+		out = m.verifyOpen(j.ctx, j)
 	case Segment:
-		out = m.verifySegments(ctx, j)
+		out = m.verifySegments(j.ctx, j)
 	}
+	j.cancel()
 	m.mu.Lock()
 	s := j.s
 	s.busy = false
@@ -207,6 +253,8 @@ func (m *Monitor) run(ctx context.Context, j *job) {
 		j.end(m.o.Now(), Done, "")
 	case ctx.Err() != nil:
 		j.end(m.o.Now(), Cancelled, "the service stopped")
+	case j.cancelBy != "":
+		j.end(m.o.Now(), Cancelled, j.cancelledBy())
 	default:
 		j.end(m.o.Now(), Failed, out.err.Error())
 	}

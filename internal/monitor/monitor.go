@@ -96,6 +96,9 @@ var (
 	// ErrBusy is wrapped where as many verifications wait as may.
 	ErrBusy = errors.New("too many verifications wait")
 
+	// ErrOwn is returned for a verification that the service began by itself, where only one that was asked for can be ended.
+	ErrOwn = errors.New("the service runs this verification by itself: nobody ends it")
+
 	// ErrStopped is wrapped where the monitor does not run any more.
 	ErrStopped = errors.New("the monitor has stopped")
 )

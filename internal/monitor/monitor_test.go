@@ -647,6 +647,49 @@ func TestStopCancelsVerifications(t *testing.T) {
 	}
 }
 
+// TestVerificationIsCancelled ends one that runs and one that waits, and neither one that is over nor one of the service's own.
+func TestVerificationIsCancelled(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, t.TempDir(), nil, true)
+	b.append(300)
+	by := &tenant.Principal{ID: "token:abc", Tenant: tenant.DefaultName, Role: tenant.Auditor}
+	running, hold := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	first := must(b.m.Start(t.Context(), by, b.l, immutable.VerifyOptions{Progress: func(immutable.Progress) {
+		once.Do(func() { close(running) })
+		<-hold
+	}}))
+	<-running
+	second := must(b.m.Start(t.Context(), by, b.l, immutable.VerifyOptions{}))
+	b.m.begin(b.m.logs[b.l], Full, OnSchedule)
+	own := b.m.Jobs(b.l)[0]
+	if _, ok, err := b.m.Cancel(by, b.l, own.ID); !ok || !errors.Is(err, ErrOwn) {
+		t.Errorf("one of the service's own: %v, %v", ok, err)
+	}
+	if j, ok, err := b.m.Cancel(by, b.l, second.ID); !ok || err != nil || j.Phase != Cancelled || j.Ended.IsZero() {
+		t.Errorf("one that waits: %+v, %v, %v", j, ok, err)
+	}
+	if _, ok, err := b.m.Cancel(by, b.l, first.ID); !ok || err != nil {
+		t.Errorf("one that runs: %v, %v", ok, err)
+	}
+	if _, ok, _ := b.m.Cancel(by, b.l, "0"); ok {
+		t.Error("one that is not there was cancelled")
+	}
+	close(hold)
+	b.wait("the service's own to be done", func() bool { j, _ := b.m.Job(b.l, own.ID); return j.Phase == Done })
+	for _, id := range []string{first.ID, second.ID} {
+		if j, _ := b.m.Job(b.l, id); j.Phase != Cancelled || j.Verdict != "" || j.Error != "cancelled by token:abc" {
+			t.Errorf("job %s: %+v", id, j)
+		}
+	}
+	if j, ok, err := b.m.Cancel(by, b.l, own.ID); !ok || err != nil || j.Phase != Done {
+		t.Errorf("one that is over: %+v, %v, %v", j, ok, err)
+	}
+	b.wait("the record of both ends", func() bool {
+		return b.recorded(tenant.VerifyFinished, func(m map[string]any) bool { return m["phase"] == "cancelled" }) == 2
+	})
+}
+
 // TestHistoryIsBounded remembers more jobs than may be remembered, the oldest of which still runs.
 func TestHistoryIsBounded(t *testing.T) {
 	s := &logState{}

@@ -23,7 +23,7 @@ var allowed = map[string]string{
 	"getProof": "reader auditor admin", "getReceipt": "reader auditor admin", "getCheckpoint": "reader auditor admin", "listCheckpoints": "reader auditor admin",
 	"getConsistency": "reader auditor admin", "getKeys": "reader auditor admin", "getTile": "reader auditor admin",
 	"exportEntries": "auditor admin", "evidenceBundle": "auditor admin",
-	"startVerification": "auditor admin", "listVerifications": "auditor admin", "getVerification": "auditor admin",
+	"startVerification": "auditor admin", "listVerifications": "auditor admin", "getVerification": "auditor admin", "cancelVerification": "auditor admin",
 	"getTenant": "reader auditor admin", "listLogs": "reader auditor admin",
 	"listTokens": "auditor admin", "getAlertRules": "auditor admin", "listActiveAlerts": "auditor admin", "listHolds": "reader auditor admin",
 	"updateTenant": "admin", "createToken": "admin", "revokeToken": "admin", "createLog": "admin", "updateLog": "admin", "rotateLog": "admin", "rotateKeys": "admin",

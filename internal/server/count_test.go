@@ -118,6 +118,12 @@ func TestVerificationIsAskedForAndReported(t *testing.T) {
 	if n := len(sv.records("default", tenant.VerifyFinished)); n == 0 {
 		t.Error("it is not on record")
 	}
+	// What has ended stays as it is, and ending it does not give out its report, which is a read.
+	a = sv.do("DELETE", at, auditor, nil).want(t, 200, &job)
+	if job.Phase != "done" || strings.Contains(string(a.body), `"report"`) {
+		t.Errorf("cancelled when it was over: %s", a.body)
+	}
+	sv.do("DELETE", mainLog+"/verifications/0", auditor, nil).problem(t, "not-found")
 	// One of another log is not there.
 	sv.get("/api/v1/tenants/default/logs/system/verifications/"+job.ID).problem(t, "not-found")
 	sv.get(mainLog+"/verifications/0").problem(t, "not-found")

@@ -20,6 +20,7 @@ func jobRoutes() []route {
 		{Method: "POST", Pattern: logPath + "/verifications", Permission: tenant.PermVerify, Body: true, ID: "startVerification", Handle: startVerification},
 		{Method: "GET", Pattern: logPath + "/verifications", Permission: tenant.PermVerify, ID: "listVerifications", Handle: listVerifications},
 		{Method: "GET", Pattern: logPath + "/verifications/{id}", Permission: tenant.PermVerify, ID: "getVerification", Handle: getVerification},
+		{Method: "DELETE", Pattern: logPath + "/verifications/{id}", Permission: tenant.PermVerify, ID: "cancelVerification", Handle: cancelVerification},
 	}
 }
 
@@ -124,6 +125,25 @@ func getVerification(r *request) error {
 	}
 	end(0, nil)
 	job.Error = r.inside(job.Error)
+	return r.json(http.StatusOK, job)
+}
+
+// cancelVerification ends one that was asked for. It answers with the verification as it stands: one that runs ends a little later, one
+// that has ended is as it was.
+func cancelVerification(r *request) error {
+	if r.s.o.Monitor == nil {
+		return fault("not-found", nothingHere)
+	}
+	job, ok, err := r.s.o.Monitor.Cancel(r.principal, r.log, r.PathValue("id"))
+	switch {
+	case !ok:
+		return fault("not-found", nothingHere)
+	case errors.Is(err, monitor.ErrOwn):
+		return fault("conflict", monitor.ErrOwn.Error())
+	case err != nil:
+		return err
+	}
+	job.Report, job.Findings, job.Error = nil, nil, r.inside(job.Error) // the report is a read, which is on record
 	return r.json(http.StatusOK, job)
 }
 
