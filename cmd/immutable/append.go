@@ -34,8 +34,8 @@ number. Exit code: 0 all are in the log · 1 some were rejected · 2 it stopped 
                                              {"accepted":N,"rejected":M,"size":S}
 
   --format FORMAT        auto, jsonl, json or text (default auto), or what wrote it: access (nginx, Apache), auditd,
-                         authlog (sshd, PAM, sudo), cloudtrail, k8s-audit. Its records become actor, action, target, outcome, source beside the record;
-                         one that is not understood is kept with a parseError
+                         authlog (sshd, PAM, sudo), cloudtrail, journald-export (journalctl -o export), k8s-audit. Its records become
+                         actor, action, target, outcome, source beside the record; one that is not understood is kept with a parseError
   --level LEVEL          of records that name none; without it a member level that is one of ours counts, else info
   --level-field NAME     member of foreign objects that names the level, such as severity or log.level
   --message-field NAME   member that becomes the message
@@ -124,8 +124,10 @@ func (a *appender) format(name string) (err error) {
 		if a.o.Bytes = true; a.o.LevelField != "" || a.o.MessageField != "" || a.o.TimeField != "" || a.o.Events {
 			return fmt.Errorf("--format %s knows its fields: leave out --level-field, --message-field, --time-field and --events", name)
 		}
-		a.o.Format = intake.Text
-		if a.trailOf.JSON() {
+		switch a.o.Format = intake.Text; {
+		case a.trailOf == trail.JournalExport:
+			a.o.Format = intake.Journal
+		case a.trailOf.JSON():
 			a.o.Format = intake.Auto // lines, documents, deliveries
 		}
 		return nil
@@ -360,7 +362,7 @@ func (a *appender) reject(label string, number uint64, err error) error {
 }
 
 func (a *appender) unit() string {
-	if a.reader.Format() == intake.JSON {
+	if f := a.reader.Format(); f == intake.JSON || f == intake.Journal {
 		return "record"
 	}
 	return "line"

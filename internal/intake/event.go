@@ -156,10 +156,11 @@ var ownNamesText = [ownNames]string{
 
 // EachEvent calls f with the bytes of each element of a JSON array, from the first. What stands between them is checked.
 func EachEvent(raw []byte, f func(element []byte) error) error {
-	if len(raw) == 0 || raw[0] != '[' {
+	p := space(raw, 0)
+	if p >= len(raw) || raw[p] != '[' {
 		return errors.New("want a JSON array, which begins with [")
 	}
-	p := space(raw, 1)
+	p = space(raw, p+1)
 	if p < len(raw) && raw[p] == ']' {
 		return arrayEnd(raw, p+1)
 	}

@@ -16,7 +16,7 @@ import (
 func FuzzParseEvent(f *testing.F) {
 	for _, seed := range []string{
 		`{"message":"m"}`, `{"message":"\u00e9","level":"audit","metadata":{"a":[1,{"b":"]}"}]},"eventTime":"2026-01-02T03:04:05Z","hostname":"h","pid":7}`,
-		`{"message":"m","producer":{"key":"0123456789abcdef","counter":1,"signature":"AAAA"}}`, `{"message":"m","message":"n"}`, `{"message" : "m" , "pid":1}`, `[{"message":"m"},2]`, `[]`, `{}`, `[,]`, `{"message":"m"`,
+		`{"message":"m","producer":{"key":"0123456789abcdef","counter":1,"signature":"AAAA"}}`, `{"message":"m","message":"n"}`, `{"message" : "m" , "pid":1}`, ` []`, `[{"message":"m"},2]`, `[]`, `{}`, `[,]`, `{"message":"m"`,
 	} {
 		f.Add([]byte(seed))
 	}

@@ -30,6 +30,9 @@ const (
 	Text  Format = "text"  // each line is a message
 	Lines Format = "jsonl" // each line is a JSON object; empty lines count but are no records
 	JSON  Format = "json"  // JSON values one after the other; of arrays, and of {"Records":[…]}, each element
+
+	// Journal is entries of systemd's journal as journalctl -o export writes them. It is for Options.Bytes only, and never detected.
+	Journal Format = "journald-export"
 )
 
 // ParseFormat reads a format's name.
@@ -234,8 +237,11 @@ func (d *Reader) read(r io.Reader) error {
 		return err
 	}
 	in = io.MultiReader(bytes.NewReader(head), in)
-	if format == JSON {
+	switch format {
+	case JSON:
 		return d.readValues(in)
+	case Journal:
+		return d.readJournal(in)
 	}
 	return d.readLines(in, format)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -247,4 +248,42 @@ func FuzzReader(f *testing.F) {
 			c.Release()
 		}
 	})
+}
+
+// TestJournalEntriesComeAsTheirBytes reads a journal byte by byte, and at once.
+func TestJournalEntriesComeAsTheirBytes(t *testing.T) {
+	raw, err := os.ReadFile("../journal/testdata/journalctl.export")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, in := range []io.Reader{bytes.NewReader(raw), iotest.OneByteReader(bytes.NewReader(raw)), iotest.DataErrReader(bytes.NewReader(append([]byte("\n\n\n"), raw...)))} {
+		d := NewReader(in, Options{Format: Journal, Bytes: true})
+		var got []byte
+		n := uint64(0)
+		for {
+			c, err := d.Next()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range c.Records {
+				if n++; r.Err != nil || r.Number != n {
+					t.Fatalf("record %d is numbered %d, %v", n, r.Number, r.Err)
+				}
+				got = append(got, bytes.TrimLeft(r.Bytes, "\n")...)
+			}
+			c.Release()
+		}
+		d.Close()
+		if n != 7 || !bytes.Equal(got, raw) {
+			t.Errorf("%d records of %d bytes, want 7 of %d", n, len(got), len(raw))
+		}
+	}
+	d := NewReader(iotest.TimeoutReader(iotest.OneByteReader(bytes.NewReader(raw))), Options{Format: Journal, Bytes: true})
+	defer d.Close()
+	if c, err := d.Next(); err == nil || errors.Is(err, io.EOF) {
+		t.Errorf("a read that failed: %v, %v", c, err)
+	}
 }
