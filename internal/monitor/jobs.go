@@ -265,7 +265,7 @@ func (m *Monitor) run(ctx context.Context, j *job) {
 	}
 	s.counts[result]++
 	if j.Scope == Full && j.Phase == Done {
-		s.kept.Last, s.kept.LastTime, s.kept.LastSize = out.verdict, j.Ended, out.report.Size
+		s.kept.Last, s.kept.LastTime, s.kept.LastSize, s.kept.Unread = out.verdict, j.Ended, out.report.Size, unread(out.report)
 	}
 	if j.Phase == Done && (out.verdict == immutable.Refuted || j.Scope == Full && good(out.verdict)) {
 		s.kept.Refuted = out.verdict == immutable.Refuted
@@ -278,6 +278,16 @@ func (m *Monitor) run(ctx context.Context, j *job) {
 	if final.Phase != Cancelled {
 		m.tell(s, &final, alarms)
 	}
+}
+
+// unread is how many entries of the log a report says nothing about but their hashes: they are retired, and lie nowhere that it looked.
+func unread(rep *immutable.Report) (n uint64) {
+	for i := range rep.Retired {
+		if r := &rep.Retired[i]; r.Read == "" {
+			n += r.End - r.First
+		}
+	}
+	return n
 }
 
 func good(v immutable.Verdict) bool { return v == immutable.Proven || v == immutable.Consistent }

@@ -81,6 +81,7 @@ type Status struct {
 	Last          immutable.Verdict `json:"last,omitempty"` // of the last full verification that this service ran
 	LastTime      time.Time         `json:"lastTime,omitzero"`
 	LastSize      uint64            `json:"lastSize"`
+	LastUnread    uint64            `json:"lastUnread"`        // of LastSize entries, those that are retired and were not there to be read
 	Refuted       bool              `json:"refuted"`           // something is wrong now, and no later verification said otherwise
 	Running       bool              `json:"running"`           // a verification is
 	Scrubbed      time.Time         `json:"scrubbed,omitzero"` // everything was re-read since

@@ -185,7 +185,7 @@ func (m *Monitor) Status(l *tenant.Log) Status {
 		return Status{}
 	}
 	out := Status{
-		Last: s.kept.Last, LastTime: s.kept.LastTime, LastSize: s.kept.LastSize, Refuted: s.kept.Refuted || len(s.alarms) > 0, Running: s.busy,
+		Last: s.kept.Last, LastTime: s.kept.LastTime, LastSize: s.kept.LastSize, LastUnread: s.kept.Unread, Refuted: s.kept.Refuted || len(s.alarms) > 0, Running: s.busy,
 		Scrubbed: s.kept.Scrubbed, ScrubbedShare: s.kept.share(l.SealedSegments()), ScrubLate: s.late,
 		Watched: s.watched, WatchEvents: s.events, FileAlarms: s.alarmed,
 	}

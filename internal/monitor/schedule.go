@@ -34,6 +34,7 @@ type progress struct {
 	Last     immutable.Verdict `json:"last,omitempty"`
 	LastTime time.Time         `json:"lastTime,omitzero"`
 	LastSize uint64            `json:"lastSize,omitempty"`
+	Unread   uint64            `json:"unread,omitempty"`
 	Refuted  bool              `json:"refuted,omitempty"`
 
 	Retained time.Time `json:"retained,omitzero"` // when what had expired was last retired, or a hold forbade it

@@ -10,11 +10,16 @@ export function standing(status) {
   if (status.refuted || status.last === "refuted") return { tone: "red", mark: "✕", text: "Refuted: something in this log was changed. Open Verify to see what and where." };
   if (status.fileAlarms > 0) return { tone: "red", mark: "✕", text: "A file of this log was changed by somebody else. Open Verify, and run a verification." };
   switch (status.last) {
-  case "proven": return { tone: "green", mark: "✓", text: `Proven: all ${count(status.lastSize)} entries that the last verification read are what was recorded.` };
-  case "consistent": return { tone: "amber", mark: "≈", text: "Consistent: everything agrees with itself, but nothing from outside was there to compare it with." };
+  case "proven": return { tone: "green", mark: "✓", text: `Proven: the ${count(status.lastSize - (status.lastUnread || 0))} entries that the last verification read are what was recorded.` + retired(status) };
+  case "consistent": return { tone: "amber", mark: "≈", text: "Consistent: everything agrees with itself, but nothing from outside was there to compare it with." + retired(status) };
   case undefined: case "": return { tone: "grey", mark: "–", text: "Not verified yet. Open Verify to do it now." };
   default: return { tone: "amber", mark: "?", text: `The last verification could not decide: ${status.last}.` };
   }
+}
+
+// retired says what a verification could not read, so that no sentence is about more than it looked at.
+function retired(status) {
+  return status.lastUnread ? ` ${count(status.lastUnread)} older ones are retired: it read their hashes, not them.` : "";
 }
 
 export async function overview(main, page) {
