@@ -2,6 +2,7 @@ package capture
 
 import (
 	"log/slog"
+	"slices"
 	"unicode/utf8"
 
 	"github.com/tree-of-life-system/immutable/capture/internal/meta"
@@ -67,10 +68,8 @@ func (w *writer) name(name string) bool {
 	if w.count == maxPlain || len(name) > maxName || !utf8.ValidString(name) {
 		return false
 	}
-	for _, n := range w.names[w.base:w.count] {
-		if n == name {
-			return false
-		}
+	if slices.Contains(w.names[w.base:w.count], name) {
+		return false
 	}
 	w.names[w.count] = name
 	w.count++

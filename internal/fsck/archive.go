@@ -68,8 +68,9 @@ type groupSum struct {
 	lines  lineCheck
 }
 
-// produce sends the units of all archives, in order.
-func (c *check) produce(p *pool, order chan<- *unit) {
+// produce sends the units of all archives, in order. It returns the segment that it was at when the pool ended: the caller
+// closes it when no job runs any more.
+func (c *check) produce(p *pool, order chan<- *unit) *sealed {
 	send := func(u *unit) bool {
 		u.done = make(chan struct{})
 		return p.submit(u) && put(p.ctx, order, u)
@@ -81,15 +82,14 @@ func (c *check) produce(p *pool, order chan<- *unit) {
 		groups := s.groups()
 		for from := 0; from < groups; from += groupsPerUnit {
 			if !send(&unit{s: s, from: from, to: min(from+groupsPerUnit, groups)}) {
-				s.close()
-				return
+				return s
 			}
 		}
 		if !send(&unit{s: s, last: true}) {
-			s.close()
-			return
+			return s
 		}
 	}
+	return nil
 }
 
 func (s *sealed) open() {
@@ -192,10 +192,13 @@ func (c *check) join(j *joiner) error {
 	p := newPool(c, c.o.Workers)
 	j.pool = p
 	order := make(chan *unit, 2*c.o.Workers+2)
+	var unsent *sealed
 	defer func() {
 		p.close()
-		if j.current != nil {
-			j.current.close()
+		for _, s := range []*sealed{j.current, unsent} {
+			if s != nil {
+				s.close()
+			}
 		}
 		for u := range order {
 			u.s.close()
@@ -203,7 +206,7 @@ func (c *check) join(j *joiner) error {
 	}()
 	p.spawn(func() {
 		defer close(order)
-		c.produce(p, order)
+		unsent = c.produce(p, order)
 	})
 	c.history.start(p)
 	if j.nextStop() == 0 {

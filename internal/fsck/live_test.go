@@ -9,12 +9,14 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/tree-of-life-system/immutable/internal/identity"
 	"github.com/tree-of-life-system/immutable/internal/segment"
 	"github.com/tree-of-life-system/immutable/internal/vfs"
+	"github.com/tree-of-life-system/immutable/internal/vfs/vfstest"
 )
 
 // A scribe carries out on a real file system what its book does, in the documented order of changes.
@@ -270,5 +272,45 @@ func TestCheckEndsWithItsContext(t *testing.T) {
 	o.Dir = testDir + "/log.json"
 	if _, err := Check(t.Context(), o); err == nil || errors.Is(err, syscall.ENOENT) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A canceler ends a check at one of the files that it opens.
+type canceler struct {
+	*vfstest.Disk
+	left   atomic.Int32
+	cancel context.CancelFunc
+}
+
+func (f *canceler) Open(name string) (vfs.File, error) {
+	if f.left.Add(-1) == 0 {
+		f.cancel()
+	}
+	return f.Disk.Open(name)
+}
+
+// Wherever a check ends, no file stays open, and none is closed while a worker reads it, which the race detector sees.
+func TestCheckThatEndsEarlyClosesWhatNobodyUses(t *testing.T) {
+	b := small(t, "example.com/log", true)
+	for n := int32(1); ; n++ {
+		ctx, cancel := context.WithCancel(t.Context())
+		f := &canceler{Disk: b.disk(), cancel: cancel}
+		f.left.Store(n)
+		o := b.options()
+		o.FS = f
+		_, err := Check(ctx, o)
+		cancel()
+		if open := f.OpenFiles(); len(open) > 0 {
+			t.Fatalf("ended at file %d, left open: %v", n, open)
+		}
+		if f.left.Load() > 0 {
+			if n < 10 {
+				t.Errorf("a check opens %d files", n-1)
+			}
+			return
+		}
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("ended at file %d: %v", n, err)
+		}
 	}
 }
