@@ -423,20 +423,6 @@ func sizeOfNote(note []byte) (uint64, error) {
 	return c.Size, err
 }
 
-// CheckpointHistory returns the signed checkpoints that the log keeps, oldest first, as C2SP notes.
-func (l *Log) CheckpointHistory() ([][]byte, error) {
-	const limit = 1 << 30
-	data, err := vfs.ReadFile(l.fs, l.path(checkpointsName), limit)
-	if err != nil {
-		return nil, err
-	}
-	notes, err := proof.SplitNotes(data)
-	if err != nil {
-		return nil, &CorruptError{File: checkpointsName, What: err.Error()}
-	}
-	return notes, nil
-}
-
 // SealedSegments lists the first indexes of the sealed segments.
 func (l *Log) SealedSegments() []uint64 {
 	l.mu.RLock()

@@ -207,16 +207,21 @@ func (a *appender) summary(err error) {
 	if errors.Is(err, errRejected) {
 		a.c.remark("stopped at the rejected record; everything before it is durable\n")
 	}
+	unknown := a.c.remote() && a.size == 0 // no receipt has said
 	if a.c.json {
+		var size *uint64
+		if !unknown {
+			size = &a.size
+		}
 		_ = a.c.answer(struct {
-			Accepted uint64 `json:"accepted"`
-			Rejected uint64 `json:"rejected"`
-			Size     uint64 `json:"size"`
-			Repeated uint64 `json:"repeated,omitempty"`
-		}{a.accepted, a.rejected, a.size, a.repeated}) // three numbers always have a JSON form
+			Accepted uint64  `json:"accepted"`
+			Rejected uint64  `json:"rejected"`
+			Size     *uint64 `json:"size,omitempty"`
+			Repeated uint64  `json:"repeated,omitempty"`
+		}{a.accepted, a.rejected, size, a.repeated}) // numbers always have a JSON form
 		return
 	}
-	if a.c.remote() && a.size == 0 { // no receipt has said
+	if unknown {
 		a.c.out.printf("%d accepted, %d rejected\n", a.accepted, a.rejected)
 		return
 	}

@@ -8,12 +8,13 @@ import (
 	"github.com/tree-of-life-system/immutable"
 )
 
-const retireUsage = `immutable retire --older-than TIME (--cold DIR | --delete)
+const retireUsage = `immutable retire --older-than TIME (--cold DIR | --delete | --dry-run)
 
 Takes sealed segments out of the log whose entries are all older than TIME, the oldest first: they are moved to a cold directory, or
 deleted. Their leaf hashes and control entries stay, so every proof of their entries is still made and still verifies; an entry of
 the log, the tombstone, says what went, where, and why. While a legal hold is active nothing is retired: exit code 1.
 
+  immutable retire --older-than 365d --dry-run
   immutable retire --older-than 365d --cold /archive/audit --reason "one year is over"
   immutable retire --older-than 10y --delete --reason "policy 7.3"
   immutable retire --list
@@ -26,6 +27,7 @@ TIME is as in 90m, 24h, 30d, 8w or 10y (of 365 days). Entries with idempotency k
   --oldest               retire the oldest sealed segment, whatever its age
   --cold DIR             copy the segments there first; a directory of this log alone
   --delete               do not copy them
+  --dry-run              print what would be retired, and change nothing
   --list                 print what is retired
   --undo                 bring the segment that was retired last back, from --cold or from where its tombstone says
   --reason TEXT          stands in the tombstone; at most 1,024 bytes
@@ -35,6 +37,7 @@ type retireCall struct {
 	*call
 	olderThan          string
 	oldest, list, undo bool
+	dryRun             bool
 	o                  immutable.RetireOptions
 }
 
@@ -43,6 +46,7 @@ func setupRetire(c *call) func() error {
 	r := &retireCall{call: c}
 	c.set.StringVar(&r.olderThan, "older-than", "", "")
 	c.set.BoolVar(&r.oldest, "oldest", false, "")
+	c.set.BoolVar(&r.dryRun, "dry-run", false, "")
 	c.set.BoolVar(&r.list, "list", false, "")
 	c.set.BoolVar(&r.undo, "undo", false, "")
 	c.set.StringVar(&r.o.ColdDir, "cold", "", "")
@@ -69,6 +73,8 @@ func (r *retireCall) run() error {
 		r.o.By = r.user()
 	}
 	switch {
+	case r.dryRun && (r.list || r.undo):
+		return r.usagef("--dry-run goes with --older-than or --oldest")
 	case r.list:
 		return r.printRetired()
 	case r.undo:
@@ -80,6 +86,9 @@ func (r *retireCall) run() error {
 		if keep, err = age(r.olderThan); err != nil {
 			return r.usagef("--older-than %s: %s", quote(r.olderThan), err)
 		}
+	}
+	if r.dryRun {
+		return r.preview(keep)
 	}
 	if (r.o.ColdDir == "") == !r.o.Delete {
 		return r.usagef("want one of --cold DIR and --delete")
@@ -130,6 +139,48 @@ func (r *retireCall) retire(keep time.Duration) (err error) {
 		return serr
 	}
 	return heldBack(err)
+}
+
+// preview prints what retire would do, and what it would be refused for.
+func (r *retireCall) preview(keep time.Duration) (err error) {
+	l, err := r.openRead()
+	if err != nil {
+		return err
+	}
+	defer closing(l, &err)
+	holds, err := l.Holds(r.ctx)
+	if err != nil {
+		return err
+	}
+	list, err := l.Expired(r.ctx, keep)
+	if err != nil {
+		return err
+	}
+	if r.oldest {
+		list = list[:min(1, len(list))]
+	}
+	if len(holds) > 0 && len(list) > 0 {
+		return heldBack(&immutable.HeldError{Holds: holds})
+	}
+	type segment struct {
+		First uint64 `json:"first"`
+		End   uint64 `json:"end"`
+		Bytes int64  `json:"bytes"`
+	}
+	out := []segment{}
+	for i := range list {
+		out = append(out, segment{list[i].First, list[i].End, list[i].Bytes})
+	}
+	if r.json {
+		return r.answer(out)
+	}
+	if len(out) == 0 {
+		r.out.printf("nothing would be retired: no sealed segment is old enough\n")
+	}
+	for _, x := range out {
+		r.out.printf("entries %d to %d: %s would be retired\n", x.First, x.End-1, size(x.Bytes))
+	}
+	return nil
 }
 
 func (r *retireCall) say(list []immutable.Retired) error {

@@ -110,6 +110,8 @@ func getCheckpoint(r *request) error {
 const (
 	defaultCheckpoints = 100
 	maxCheckpoints     = 1000
+
+	checkpointMemory = 16 << 10 // of one: its note of some 5 kB, and its JSON
 )
 
 // checkpoint is one of the history.
@@ -129,12 +131,12 @@ func listCheckpoints(r *request) error {
 	if err != nil {
 		return err
 	}
-	give, err := r.takeMemory(r.limits().Body) // the whole history is read
+	give, err := r.takeMemory(min(int64(limit+1)*checkpointMemory, r.limits().Body))
 	if err != nil {
 		return err
 	}
 	defer give()
-	notes, err := r.log.CheckpointHistory()
+	notes, err := r.log.CheckpointsFrom(from, int(limit)+1)
 	if err != nil {
 		return err
 	}
@@ -148,10 +150,7 @@ func listCheckpoints(r *request) error {
 		if err != nil {
 			return fmt.Errorf("read a kept checkpoint: %w", err)
 		}
-		if c.Size < from {
-			continue
-		}
-		if uint64(len(out.Checkpoints)) >= limit && out.Checkpoints[len(out.Checkpoints)-1].Size < c.Size {
+		if uint64(len(out.Checkpoints)) == limit {
 			out.Next = &c.Size
 			break
 		}
