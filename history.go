@@ -89,16 +89,16 @@ func (l *Log) findKept(f vfs.File, size uint64, length int64) (int64, error) {
 		}
 		i := bytes.Index(window[:n], begin)
 		if i < 0 {
-			return low, nil // it is read from here on, and whoever reads says what is wrong
+			break // it is read from low on, and what is wrong is said then
 		}
 		note, _ := l.cutNote(window[i+2 : n])
 		at, err := sizeOfNote(note)
-		switch {
-		case err != nil || note == nil:
-			return low, nil
-		case at < size:
+		if err != nil {
+			return low, nil //nolint:nilerr // the note is read again, and whoever reads says what is wrong
+		}
+		if at < size {
 			low = middle + int64(i) + 2
-		default:
+		} else {
 			high = middle
 		}
 	}

@@ -40,7 +40,9 @@ func TestCheckpointsFromAnySize(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	same := func(a, b [][]byte) bool { return slices.EqualFunc(a, b, func(x, y []byte) bool { return string(x) == string(y) }) }
+	same := func(a, b [][]byte) bool {
+		return slices.EqualFunc(a, b, func(x, y []byte) bool { return string(x) == string(y) })
+	}
 	if !same(all, want) {
 		t.Fatalf("%d of %d kept checkpoints", len(all), len(want))
 	}

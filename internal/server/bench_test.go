@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/tree-of-life-system/immutable"
+	"github.com/tree-of-life-system/immutable/internal/tenant"
 )
 
 // event is what the benchmarks append: an audit event of usual size.
@@ -266,4 +267,105 @@ func BenchmarkRead100(b *testing.B) {
 			return nil
 		}, make([]*rawConn, connections))
 	})
+}
+
+// BenchmarkBesideATenantAtItsQuota appends 300 single entries a second to one tenant's log, alone, and while another tenant is at its
+// quota of 2,000 entries/s: with streams that wait for it, with as many posts as its quota lets through, and with eight
+// connections that post on through every refusal, as fast as they can.
+func BenchmarkBesideATenantAtItsQuota(b *testing.B) {
+	const rate, quota, connections = 300, 2000, 8
+	post := func(path, token string) []byte {
+		body := event(1)
+		return fmt.Appendf(nil, "POST %s/entries HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", path, token, len(body), body)
+	}
+	const acme = "/api/v1/tenants/acme/logs/main"
+	for _, beside := range []string{"alone", "streams", "posts", "refused"} {
+		b.Run(beside, func(b *testing.B) {
+			sv := serve(b, nil)
+			sv.tenant(tenant.TenantSettings{Name: "acme", Quota: tenant.Quota{EntriesPerSecond: quota}})
+			ctx, stop := context.WithCancel(b.Context())
+			var wg sync.WaitGroup
+			var refused atomic.Int64
+			for range connections {
+				switch beside {
+				case "streams":
+					wg.Go(func() { endlessStream(ctx, b, sv, acme) })
+				case "posts", "refused":
+					c, request := dialRaw(b, sv.addr), post(acme, sv.root)
+					wg.Go(func() {
+						for n := 0; ctx.Err() == nil; n++ {
+							status, _, err := c.exchange(request)
+							if err != nil || status != http.StatusCreated && status != http.StatusTooManyRequests {
+								b.Errorf("beside: status %d, %v", status, err)
+								return
+							}
+							if status == http.StatusTooManyRequests {
+								refused.Add(1)
+							}
+							if beside == "posts" {
+								time.Sleep(time.Until(time.Now().Add(connections * time.Second / quota)))
+							}
+						}
+					})
+				}
+			}
+			conns := make(chan *rawConn, connections)
+			for range connections {
+				conns <- dialRaw(b, sv.addr)
+			}
+			request := post(mainLog, sv.root)
+			took := make([]time.Duration, b.N)
+			var own sync.WaitGroup
+			b.ResetTimer()
+			for began, i := time.Now(), 0; i < b.N; i++ {
+				due := began.Add(time.Duration(i) * time.Second / rate)
+				time.Sleep(time.Until(due))
+				own.Go(func() {
+					c := <-conns
+					status, _, err := c.exchange(request)
+					if err != nil || status != http.StatusCreated {
+						b.Errorf("status %d, %v", status, err)
+					}
+					took[i] = time.Since(due) // a queue in front of the server counts
+					conns <- c
+				})
+			}
+			own.Wait()
+			b.StopTimer()
+			stop()
+			wg.Wait()
+			slices.Sort(took)
+			for name, share := range map[string]int{"p50-ms": 50, "p99-ms": 99} {
+				b.ReportMetric(float64(took[len(took)*share/100].Microseconds())/1000, name)
+			}
+			b.ReportMetric(float64(refused.Load())/b.Elapsed().Seconds(), "refused/s")
+		})
+	}
+}
+
+// endlessStream sends lines until ctx ends, as fast as they are taken.
+func endlessStream(ctx context.Context, b *testing.B, sv *service, log string) {
+	in, out := io.Pipe()
+	go func() {
+		line := append([]byte(event(1)), '\n')
+		for ctx.Err() == nil {
+			if _, err := out.Write(line); err != nil {
+				break
+			}
+		}
+		_ = out.Close()
+	}()
+	req, err := http.NewRequestWithContext(ctx, "POST", "http://"+sv.addr+log+"/entries?receipts=errors", in)
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	req.Header.Set("Authorization", "Bearer "+sv.root)
+	req.Header.Set("Content-Type", "application/x-ndjson")
+	resp, err := http.DefaultClient.Do(req)
+	if err == nil {
+		_, _ = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+	}
+	_ = in.Close()
 }
