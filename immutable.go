@@ -38,6 +38,9 @@ const (
 // NumLevels is the number of levels.
 const NumLevels = entry.NumLevels
 
+// DemoPrefix begins the origin of every log with a Config.DemoClock.
+const DemoPrefix = "demo-"
+
 // ParseLevel reads a level's name in any case.
 func ParseLevel(name string) (Level, error) { return entry.ParseLevel(name) }
 
@@ -128,6 +131,10 @@ type Config struct {
 	// Logger hears of what an operator must know and no caller is told: a clock that stepped back, a failed checkpoint.
 	// Nil is silent. Entry contents and keys are never logged.
 	Logger *slog.Logger
+
+	// DemoClock is the clock of a log of demonstration data, whose entries are of a week that nobody lived. Such a log says so in
+	// every checkpoint, bundle and receipt: its Origin must begin with DemoPrefix, or Open refuses. Nil is the system's clock.
+	DemoClock func() time.Time
 
 	fs      vfs.FS           // tests: a fake disk
 	now     func() time.Time // tests: a fake clock

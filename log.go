@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -147,6 +148,12 @@ func (c *Config) withDefaults() (Config, error) {
 	}
 	if out.fs == nil {
 		out.fs = vfs.OS()
+	}
+	if out.DemoClock != nil {
+		if !strings.HasPrefix(out.Origin, DemoPrefix) {
+			return out, fmt.Errorf("a log with DemoClock needs an origin that begins with %q, not %.80q: its name says that its times are made up", DemoPrefix, out.Origin)
+		}
+		out.now = out.DemoClock
 	}
 	if out.now == nil {
 		out.now = time.Now

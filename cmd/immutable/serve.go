@@ -15,7 +15,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tree-of-life-system/immutable"
 	"github.com/tree-of-life-system/immutable/internal/config"
+	madeup "github.com/tree-of-life-system/immutable/internal/demo"
 	"github.com/tree-of-life-system/immutable/internal/server"
 )
 
@@ -27,6 +29,7 @@ tenant is "default" with the log "main". IMMUTABLE_BOOTSTRAP_TOKEN, of at least 
 token, for automation. SIGTERM ends it; nothing that was acknowledged is lost.
 
   immutable serve
+  immutable serve --demo
   immutable serve --config /etc/immutable/immutable.yaml
   IMMUTABLE_BOOTSTRAP_TOKEN=$(openssl rand -hex 32) immutable serve --data-dir /var/lib/immutable --listen 0.0.0.0:8443 \
       --tls-cert server.pem --tls-key server.key
@@ -34,6 +37,8 @@ token, for automation. SIGTERM ends it; nothing that was acknowledged is lost.
 Each flag can be set in the environment (IMMUTABLE_DATA_DIR) and in the file of --config (immutable config show prints one). A flag
 wins over the environment, the environment over the file.
 
+  --demo                 serve a week of made-up events, marked as such, from a data directory of its own: ./immutable-demo, or
+                         what --data-dir says; it is filled the first time
 ` + settingsUsage + commonFlags
 
 // settingsUsage describes the flags that serve and config share.
@@ -138,21 +143,56 @@ func readConfig(name string) ([]byte, error) {
 	return data, nil
 }
 
+// demoDir is where the demonstration is by default: never where real logs are.
+const demoDir = "immutable-demo"
+
 func setupServe(c *call) func() error {
 	g := c.settings()
+	demonstration := c.set.Bool("demo", false, "")
 	return func() error {
 		if err := c.arguments(0, 0, "no arguments"); err != nil {
 			return err
 		}
+		if *demonstration && g.flags["data-dir"] == "" {
+			g.flags["data-dir"] = demoDir
+		}
 		cfg, err := g.load()
 		if err != nil {
 			return err
+		}
+		if *demonstration {
+			if err := c.fillDemo(&cfg); err != nil {
+				return fmt.Errorf("--demo: %w", err)
+			}
 		}
 		return server.Run(c.ctx, cfg, server.Runtime{
 			Version: programVersion(), Logger: c.serviceLogger(&cfg),
 			Started: func(s server.Started) error { return c.announceService(s, &cfg) },
 		})
 	}
+}
+
+// fillDemo makes the demonstration's data directory, unless it is there.
+func (c *call) fillDemo(cfg *config.Config) error {
+	filled, err := madeup.Check(cfg.DataDir)
+	if err != nil || filled {
+		return err
+	}
+	lc, err := server.LogConfig(cfg)
+	if err != nil {
+		return err
+	}
+	c.remark("filling %s with a week of made-up events; the name of each log begins with %q, and each event says \"demo\": true\n", cfg.DataDir, immutable.DemoPrefix)
+	bar := c.newProgress("filling", "events")
+	n, err := madeup.Fill(c.ctx, madeup.Options{
+		Dir: cfg.DataDir, StateDir: cfg.StateDir, Log: lc, End: time.Now(), Seed: 1,
+		Progress: bar.set,
+	})
+	bar.end()
+	if err == nil {
+		c.remark("%d events\n", n)
+	}
+	return err
 }
 
 // serviceLogger writes to standard error: text for people, JSON for machines.

@@ -203,6 +203,37 @@ func TestServePrintsCommandsThatWork(t *testing.T) {
 }
 
 // TestServeSaysWhatIsInTheWay holds that each obstacle is named with what to do, and that nothing is made behind it.
+// TestServeDemo fills a data directory once, and mixes made-up events with nothing.
+func TestServeDemo(t *testing.T) {
+	needsSignals(t)
+	dir := filepath.Join(t.TempDir(), "demo")
+	sizes := [2]int{}
+	for round := range 2 {
+		s := startService(t, dir, nil, "--demo")
+		var stats struct {
+			Origin       string
+			TotalEntries int
+		}
+		if err := json.Unmarshal(s.must("GET", mainLog+"/stats", "", http.StatusOK), &stats); err != nil || !strings.HasPrefix(stats.Origin, "demo-") {
+			t.Errorf("%+v: %v", stats, err)
+		}
+		sizes[round] = stats.TotalEntries
+		if body := s.must("GET", mainLog+"/entries?q=control:epoch%20OR%20NOT%20demo:true&limit=1000", "", http.StatusOK); bytes.Contains(body, []byte(`"demo"`)) || bytes.Count(body, []byte(`"leaf":`)) > 8 {
+			t.Errorf("entries that do not say that they are made up: %s", body)
+		}
+		s.stop()
+	}
+	if sizes[0] < 3000 || sizes[1] < sizes[0] || sizes[1] > sizes[0]+8 {
+		t.Errorf("%d entries, then %d", sizes[0], sizes[1])
+	}
+	real := filepath.Join(t.TempDir(), "data")
+	s := startService(t, real, nil)
+	s.stop()
+	if r := run(t, nil, nil, "serve", "--demo", "--data-dir", real, "--listen", "127.0.0.1:0"); r.code != exitUnknown || !strings.Contains(string(r.errOut), "--data-dir") {
+		t.Errorf("a directory with real logs: exit code %d, %s", r.code, r.errOut)
+	}
+}
+
 func TestServeSaysWhatIsInTheWay(t *testing.T) {
 	needsSignals(t)
 	dir := t.TempDir()

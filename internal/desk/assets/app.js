@@ -44,7 +44,8 @@ function frame(at, list) {
     h("a", { class: "brand", href: "#/" }, h("img", { src: "/desk/icon.svg", alt: "", width: 24, height: 24 }), "Immutable"),
     choice, h("nav", { "aria-label": "Pages" }, nav),
     h("div", { class: "who" }, h("span", { title: who.id }, who.name || who.id), " ", h("span", { class: "faint" }, who.role),
-      h("button", { type: "button", onclick: signOut }, "Sign out")));
+      h("button", { type: "button", onclick: signOut }, "Sign out")),
+    list.some((l) => l.origin && l.origin.startsWith("demo-")) ? h("p", { class: "demo" }, "Demonstration data: nobody lived this week. Logs whose name begins with “demo-” are made up.") : null);
 }
 
 async function signOut() {
