@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -314,7 +315,11 @@ func (t *Tab) Screenshot(name string, from, width int) {
 		return
 	}
 	var shot struct{ Data []byte }
-	t.Call("Page.captureScreenshot", map[string]any{"captureBeyondViewport": true, "clip": map[string]any{"x": 0, "y": from, "width": width, "height": 1500, "scale": 1}}, &shot)
+	height, err := strconv.Atoi(t.Eval(`Math.max(innerHeight, Math.min(1500, document.documentElement.scrollHeight))`))
+	if err != nil {
+		t.b.t.Fatal(err)
+	}
+	t.Call("Page.captureScreenshot", map[string]any{"captureBeyondViewport": true, "clip": map[string]any{"x": 0, "y": from, "width": width, "height": height, "scale": 1}}, &shot)
 	if err := os.WriteFile(filepath.Join(dir, name), shot.Data, 0o644); err != nil {
 		t.b.t.Fatal(err)
 	}

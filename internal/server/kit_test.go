@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -43,7 +45,11 @@ const rootToken = "first-administrator-of-a-test"
 func serveIn(t testing.TB, dir string, change func(*Options)) *service {
 	t.Helper()
 	logger := slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelError}))
-	in, err := tenant.Open(t.Context(), tenant.Options{Dir: dir, OriginPrefix: "log.example/test", Log: immutable.Config{Hostname: "server.example"}, Logger: logger})
+	prefix := "log.example/test"
+	if _, err := os.Stat(filepath.Join(dir, "installation.json")); err == nil {
+		prefix = "" // it has one
+	}
+	in, err := tenant.Open(t.Context(), tenant.Options{Dir: dir, OriginPrefix: prefix, Log: immutable.Config{Hostname: "server.example"}, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}

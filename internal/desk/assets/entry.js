@@ -19,7 +19,7 @@ async function load(page, path, body) {
   const proof = h("section", {}, h("h3", {}, "Proof"), h("p", { class: "faint" }, "…"));
   const raw = h("section", {});
   fill(body, h("p", { class: "lead" }, badge(e.level), " ", e.message),
-    h("dl", { class: "facts" }, [["Time", when(e.timestamp)], ["Id", h("code", {}, e.id)], ["Host", e.hostname], ["Process", e.pid], ["Trace", e.traceId]].filter(([, v]) => v !== undefined && v !== "").map(([k, v]) => [h("dt", {}, k), h("dd", {}, v)])),
+    h("dl", { class: "facts" }, [["Time", when(e.timestamp)], ["Event time", e.eventTime && when(e.eventTime)], ["Id", h("code", {}, e.id)], ["Host", e.hostname], ["Process", e.pid], ["Trace", e.traceId]].filter(([, v]) => v !== undefined && v !== "").map(([k, v]) => [h("dt", {}, k), h("dd", {}, v)])),
     e.metadata && Object.keys(e.metadata).length ? h("section", {}, h("h3", {}, "Metadata"), tree(e.metadata)) : null, proof, raw);
   const quiet = (p) => p.catch((err) => { if (err.name === "AbortError") throw err; return err; });
   const [receipt, block] = await Promise.all([quiet(get(path + "/receipt", {}, page.signal)), quiet(get(path + "/block", {}, page.signal))]);

@@ -106,6 +106,14 @@ function values(side, page, path, params, go) {
   }));
 }
 
+// gist says who, from where and how it ended, where metadata have the common shape; else it is their JSON.
+function gist(m) {
+  if (!m) return "";
+  const text = (v) => (typeof v === "string" || typeof v === "number" ? String(v) : "");
+  const parts = [text(m.actor?.name) || text(m.actor?.id), text(m.target?.name) || text(m.target?.id), text(m.source?.ip), m.outcome === "success" ? "" : text(m.outcome), text(m.amount) && `${text(m.amount)} ${text(m.currency)}`].filter(Boolean);
+  return parts.length ? parts.join(" · ") : Object.keys(m).length ? JSON.stringify(m) : "";
+}
+
 // quoted is a value as the query language takes it whole.
 function quoted(v) {
   return /^[A-Za-z0-9_-]+$/.test(v) ? v : '"' + v.replace(/[\\"]/g, "\\$&") + '"';
@@ -161,7 +169,7 @@ class List {
 
   row(e, i) {
     const r = h("div", { class: "row", role: "option", id: "row" + i, "aria-selected": i === this.at ? "true" : "false", onclick: () => { this.select(i); this.open(e.index); } },
-      h("span", { class: "index" }, count(e.index)), h("span", { class: "time" }, when(e.timestamp)), badge(e.level), h("span", { class: "message" }, e.message), h("span", { class: "meta" }, e.metadata ? JSON.stringify(e.metadata) : ""));
+      h("span", { class: "index" }, count(e.index)), h("span", { class: "time" }, when(e.timestamp)), badge(e.level), h("span", { class: "message" }, e.message), h("span", { class: "meta" }, gist(e.metadata)));
     r.style.top = i * rowHeight + "px";
     return r;
   }

@@ -1,0 +1,105 @@
+package server
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tree-of-life-system/immutable/internal/browsertest"
+	"github.com/tree-of-life-system/immutable/internal/demo"
+	"github.com/tree-of-life-system/immutable/internal/monitor"
+)
+
+// demonstration is a service over the data of `immutable serve --demo`.
+func demonstration(t *testing.T) *service {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "demo")
+	if _, err := demo.Fill(t.Context(), demo.Options{Dir: dir, End: time.Now(), Seed: 1}); err != nil {
+		t.Fatal(err)
+	}
+	return serveIn(t, dir, withAll)
+}
+
+// TestDeskPagesAreAccessible opens each page of the navigation over the demonstration, in wide and narrow windows, light and dark:
+// nothing is wider than the window, axe-core finds nothing, and nothing is asked for elsewhere. With IMMUTABLE_SCREENSHOTS it
+// takes the pictures of README.md.
+func TestDeskPagesAreAccessible(t *testing.T) {
+	b := browsertest.Start(t)
+	sv := demonstration(t)
+	for _, l := range []string{"main", demo.Billing, "system"} {
+		var job monitor.Job
+		path := "/api/v1/tenants/default/logs/" + l + "/verifications"
+		sv.post(path, "{}").want(t, http.StatusAccepted, &job)
+		deadline(t, func() bool {
+			sv.get(path+"/"+job.ID).want(t, http.StatusOK, &job)
+			return job.Phase != "queued" && job.Phase != "running"
+		}, "the verification")
+	}
+	for _, window := range []struct {
+		width int
+		dark  bool
+	}{{1280, false}, {360, true}, {3840, false}, {1280, true}, {360, false}} {
+		name := fmt.Sprintf("%d", window.width)
+		if window.dark {
+			name += "-dark"
+		}
+		tb := b.Open("http://"+sv.addr+"/", window.width, window.dark, `document.querySelector("#token")`)
+		checkPage(t, tb, name, "sign in")
+		tb.Type(rootToken)
+		tb.Press("Enter")
+		tb.Await(`document.querySelector("main .card .standing")`)
+		checkPage(t, tb, name, "overview")
+		tb.Eval(`location.hash = "#/default/main/explore"`)
+		tb.Await(`document.querySelectorAll(".row").length > 5 && document.querySelector(".bars .bar")`)
+		pages := strings.Fields(tb.Eval(`[...document.querySelectorAll("header nav a")].map((a) => a.getAttribute("href")).join("\n")`))
+		if len(pages) < 3 {
+			t.Fatalf("the navigation has %v", pages)
+		}
+		for _, page := range pages[1:] {
+			short := page[strings.LastIndex(page, "/")+1:]
+			tb.Eval(fmt.Sprintf(`location.hash = "#/"; location.hash = %q`, page))
+			tb.Await(fmt.Sprintf(`document.title.toLowerCase().startsWith(%q) && document.querySelector("main h1, main h2, main form")`, short))
+			tb.Await(`!document.querySelector("main [aria-busy=true]")`)
+			checkPage(t, tb, name, short)
+		}
+		tb.Eval(`location.hash = "#/default/main/explore?q=source.ip:203.0.113.42 outcome:success"`)
+		tb.Await(`document.querySelector(".row .message")`)
+		tb.Eval(`document.querySelector(".list").focus()`)
+		tb.Press("j")
+		tb.Press("Enter")
+		tb.Await(`document.querySelector(".panel .verdict.green")`)
+		checkPage(t, tb, name, "entry")
+		tb.Quiet(sv.own)
+		tb.Eval(`[...document.querySelectorAll("header button")].find((e) => e.innerText === "Sign out").click()`)
+		tb.Await(`document.querySelector("#token")`)
+		tb.Close()
+	}
+	if os.Getenv("IMMUTABLE_AXE") == "" {
+		t.Skip("the pages fit and are quiet; IMMUTABLE_AXE names no axe-core, so its rules were not checked")
+	}
+}
+
+func checkPage(t *testing.T, tb *browsertest.Tab, window, page string) {
+	t.Helper()
+	if got := tb.Eval(`document.documentElement.scrollWidth <= window.innerWidth ? "" : document.documentElement.scrollWidth + " pixels: " +
+		[...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > window.innerWidth + 1).slice(0, 3).map((e) => e.tagName + "." + e.className).join(", ")`); got != "" {
+		t.Errorf("%s at %s is wider than its window: %s", page, window, got)
+	}
+	if page != "sign in" {
+		if got := tb.Eval(`Boolean(document.querySelector("header .demo"))`); got != "true" {
+			t.Errorf("%s at %s does not say that the data is made up", page, window)
+		}
+	}
+	tb.Axe(page + " at " + window)
+	width := 0
+	if _, err := fmt.Sscan(window, &width); err != nil {
+		width = 360
+	}
+	if width <= 1280 {
+		tb.Screenshot(strings.ReplaceAll(page, " ", "-")+"-"+window+".png", 0, width)
+	}
+}
