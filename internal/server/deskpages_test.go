@@ -103,3 +103,39 @@ func checkPage(t *testing.T, tb *browsertest.Tab, window, page string) {
 		tb.Screenshot(strings.ReplaceAll(page, " ", "-")+"-"+window+".png", 0, width)
 	}
 }
+
+// TestDeskInvestigatesAcrossLogs follows an address and a service through all logs of a tenant.
+func TestDeskInvestigatesAcrossLogs(t *testing.T) {
+	b := browsertest.Start(t)
+	sv := demonstration(t)
+	sv.post(mainLog+"/entries", `{"message":"stripe was told","metadata":{"actor":{"name":"stripe"},"demo":true}}`).want(t, http.StatusCreated, nil)
+	tb := sv.signIn(b, "#/default/-/investigate", 1280, false)
+	tb.Await(`document.querySelectorAll("main .card .values button").length > 15`)
+	tb.Eval(`[...document.querySelectorAll("main .values button")].find((e) => e.innerText.includes("203.0.113.42")).click()`)
+	tb.Await(`location.hash.includes("203.0.113.42") && document.querySelectorAll(".timeline li").length === 50 && document.querySelector("main .bars .bar") && document.querySelector("main .facts")`)
+	if got := tb.Eval(`document.querySelector("main .facts dd").innerText + " " + document.querySelector(".timeline li").innerText.replace(/\s+/g, " ")`); !strings.HasPrefix(got, "184 ") || !strings.Contains(got, "second factor refused") {
+		t.Errorf("the address's timeline begins with %s", got)
+	}
+	checkPage(t, tb, "1280", "investigate address")
+	for _, n := range []int{100, 150, 184} {
+		tb.Eval(`[...document.querySelectorAll("main button")].find((e) => e.innerText === "Older entries").click()`)
+		tb.Await(fmt.Sprintf(`document.querySelectorAll(".timeline li").length === %d && !document.querySelector("main button:disabled")`, n))
+	}
+	tb.Await(`document.querySelector("main").innerText.includes("That is all.")`)
+	if got := tb.Eval(`[...document.querySelectorAll(".timeline time")].map((e) => e.dateTime).every((x, i, all) => i === 0 || x <= all[i - 1])`); got != "true" {
+		t.Error("the timeline is not in the order of time")
+	}
+
+	tb.Eval(`location.hash = "#/default/-/investigate?kind=actor&value=stripe"`)
+	tb.Await(`document.querySelector(".timeline li")?.innerText.includes("stripe was told") && document.querySelectorAll("main .facts dt").length >= 3`)
+	if got := tb.Eval(`[...new Set([...document.querySelectorAll(".timeline li > .faint")].map((e) => e.innerText.split(" ")[0]))].sort().join()`); got != "billing,main" {
+		t.Errorf("the timeline is of the logs %s", got)
+	}
+	tb.Eval(`location.hash = "#/default/-/investigate?kind=object&value=" + encodeURIComponent('<img src=x onerror=window.hacked=1>"\\')`)
+	tb.Await(`document.querySelector("main .empty")`)
+	if got := tb.Eval(`String(window.hacked) + document.querySelectorAll("main img").length`); got != "undefined0" {
+		t.Errorf("text became markup: %s", got)
+	}
+	tb.Quiet(sv.own)
+	tb.Close()
+}

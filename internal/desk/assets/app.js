@@ -6,6 +6,7 @@ import { get, post, del, logs, onSignedOut } from "./api.js";
 import { overview } from "./overview.js";
 import { explore } from "./explore.js";
 import { verify } from "./verify.js";
+import { investigate } from "./investigate.js";
 
 const top = document.getElementById("top");
 const main = document.getElementById("main");
@@ -15,6 +16,11 @@ let leave = () => {}; // ends what the page shown now has going on
 const pages = {
   explore: { title: "Explore", show: explore },
   verify: { title: "Verify", show: verify },
+};
+
+// Pages of a tenant, over all of its logs. Their addresses have "-" for the log, which is no log's name.
+const tenantPages = {
+  investigate: { title: "Investigate", show: investigate },
 };
 
 // parse reads #/tenant/log/page?parameters.
@@ -32,12 +38,18 @@ export function address(tenant, log, page, params) {
 function frame(at, list) {
   const current = (is) => (is ? "page" : false);
   const nav = [h("a", { href: "#/", "aria-current": current(!at.log) }, "Overview")];
-  if (at.log) {
+  if (at.log && at.log !== "-") {
     for (const [name, p] of Object.entries(pages)) {
       nav.push(h("a", { href: address(at.tenant, at.log, name), "aria-current": current(at.page === name) }, p.title));
     }
   }
-  const choice = h("select", { "aria-label": "Log", onchange: (e) => { if (e.target.value) location.hash = `#/${e.target.value}/${at.page || "explore"}`; } },
+  const tenant = at.tenant || who.tenant || list[0]?.tenant;
+  if (tenant) {
+    for (const [name, p] of Object.entries(tenantPages)) {
+      nav.push(h("a", { href: address(tenant, "-", name), "aria-current": current(at.log === "-" && at.page === name) }, p.title));
+    }
+  }
+  const choice = h("select", { "aria-label": "Log", onchange: (e) => { if (e.target.value) location.hash = `#/${e.target.value}/${pages[at.page] ? at.page : "explore"}`; } },
     h("option", { value: "" }, "all logs"),
     list.map((l) => h("option", { value: l.tenant + "/" + l.name, selected: l.tenant === at.tenant && l.name === at.log }, l.tenant + " / " + l.name)));
   fill(top,
@@ -95,12 +107,12 @@ async function show() {
     const list = await logs(who);
     if (ended.signal.aborted) return;
     frame(at, list);
-    const page = at.log ? pages[at.page] : { title: "Overview", show: overview };
-    if (!page || (at.log && !list.some((l) => l.tenant === at.tenant && l.name === at.log))) {
+    const page = at.log === "-" ? tenantPages[at.page] : at.log ? pages[at.page] : { title: "Overview", show: overview };
+    if (!page || (at.log && !list.some((l) => l.tenant === at.tenant && (at.log === "-" || l.name === at.log)))) {
       fill(main, h("div", { class: "card" }, h("h1", {}, "There is nothing here"), h("p", {}, "There is no such page, or you may not know of it."), h("p", {}, h("a", { href: "#/" }, "To the overview"))));
       return;
     }
-    document.title = `${page.title}${at.log ? " · " + at.tenant + "/" + at.log : ""} · Immutable`;
+    document.title = `${page.title}${at.log === "-" ? " · " + at.tenant : at.log ? " · " + at.tenant + "/" + at.log : ""} · Immutable`;
     await page.show(main, { ...at, who, logs: list, signal: ended.signal, address });
   } catch (err) {
     if (err.name === "AbortError" || !who) return;
@@ -120,7 +132,7 @@ async function start() {
 }
 
 function help() {
-  const keys = [["/", "write a query"], ["j, k", "the next or previous entry"], ["Enter", "open the entry"], ["Esc", "close it"], ["g o", "overview"], ["g e", "explore"], ["g v", "verify"], ["?", "this list"]];
+  const keys = [["/", "write a query"], ["j, k", "the next or previous entry"], ["Enter", "open the entry"], ["Esc", "close it"], ["g o", "overview"], ["g e", "explore"], ["g v", "verify"], ["g i", "investigate"], ["?", "this list"]];
   const d = h("dialog", { "aria-labelledby": "keys" }, h("h2", { id: "keys" }, "Keys"),
     h("dl", { class: "keys" }, keys.map(([k, what]) => [h("dt", {}, k.split(" ").map((x) => h("kbd", {}, x))), h("dd", {}, what)])),
     h("form", { method: "dialog" }, h("button", { class: "primary" }, "Close")));
@@ -136,6 +148,8 @@ document.addEventListener("keydown", (e) => {
   if (pending === "g") {
     pending = "";
     if (e.key === "o") location.hash = "#/";
+    else if (at.tenant && e.key === "i") location.hash = address(at.tenant, "-", "investigate");
+    else if (at.log === "-") return;
     else if (at.log && e.key === "e") location.hash = address(at.tenant, at.log, "explore");
     else if (at.log && e.key === "v") location.hash = address(at.tenant, at.log, "verify");
     return;

@@ -107,7 +107,7 @@ function values(side, page, path, params, go) {
 }
 
 // gist says who, from where and how it ended, where metadata have the common shape; else it is their JSON.
-function gist(m) {
+export function gist(m) {
   if (!m) return "";
   const text = (v) => (typeof v === "string" || typeof v === "number" ? String(v) : "");
   const parts = [text(m.actor?.name) || text(m.actor?.id), text(m.target?.name) || text(m.target?.id), text(m.source?.ip), m.outcome === "success" ? "" : text(m.outcome), text(m.amount) && `${text(m.amount)} ${text(m.currency)}`].filter(Boolean);
@@ -115,7 +115,7 @@ function gist(m) {
 }
 
 // quoted is a value as the query language takes it whole.
-function quoted(v) {
+export function quoted(v) {
   return /^[A-Za-z0-9_-]+$/.test(v) ? v : '"' + v.replace(/[\\"]/g, "\\$&") + '"';
 }
 
