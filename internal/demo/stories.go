@@ -2,6 +2,7 @@ package demo
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/tree-of-life-system/immutable"
@@ -34,28 +35,32 @@ func (w *week) money(hour int) {
 		amount := p.prices[currency]
 		switch charge := w.next("ch_demo"); w.rng.IntN(30) {
 		case 0:
-			w.stripe(at, immutable.Revenue, "Stripe charge failed", event.ActionCharge, event.OutcomeFailure, charge, customer, p.name, currency, amount)
+			w.stripe(at, "charge failed", "charge", charge, customer, p.name, currency, "failed", amount)
 		case 1:
-			w.stripe(at, immutable.Revenue, "Stripe charge succeeded", event.ActionCharge, event.OutcomeSuccess, charge, customer, p.name, currency, amount)
-			w.stripe(w.later(at, 4*3600), immutable.Revenue, "Stripe charge refunded", event.ActionRefund, event.OutcomeSuccess, w.next("re_demo"), customer, p.name, currency, amount)
+			w.stripe(at, "charge succeeded", "charge", charge, customer, p.name, currency, "succeeded", amount)
+			w.stripe(w.later(at, 4*3600), "refund created", "refund", w.next("re_demo"), customer, p.name, currency, "succeeded", amount)
 		default:
-			w.stripe(at, immutable.Revenue, "Stripe charge succeeded", event.ActionCharge, event.OutcomeSuccess, charge, customer, p.name, currency, amount)
+			w.stripe(at, "charge succeeded", "charge", charge, customer, p.name, currency, "succeeded", amount)
 		}
 	}
 	if at := w.begin.Add(time.Duration(hour) * time.Hour); at.UTC().Hour() == 6 {
-		w.stripe(w.later(at, 300), immutable.Revenue, "Stripe payout paid", event.ActionPayout, event.OutcomeSuccess, w.next("po_demo"), "", "", "eur", 180_000+w.rng.Int64N(90_000))
+		w.stripe(w.later(at, 300), "payout paid", "payout", w.next("po_demo"), "", "", "eur", "paid", 180_000+w.rng.Int64N(90_000))
 	}
 }
 
-// stripe has the names that a webhook of Stripe gets.
-func (w *week) stripe(at time.Time, level immutable.Level, message, action string, outcome event.Outcome, id, customer, plan, currency string, amount int64) {
-	extra := immutable.Fields{"stripeId": id, "amount": amount, "currency": currency}
+// stripe says it as a webhook of Stripe is told.
+func (w *week) stripe(at time.Time, what, object, id, customer, plan, currency, status string, amount int64) {
+	extra := immutable.Fields{"stripeId": id, "amount": amount, "currency": currency, "status": status}
 	for name, value := range map[string]string{"customerId": customer, "plan": plan} {
 		if value != "" {
 			extra[name] = value
 		}
 	}
-	w.add(at, Billing, level, "hooks", message, event.Shape{Kind: event.KindRevenue, Action: action, Actor: &event.Actor{Type: event.ActorService, Name: "stripe"}, Target: &event.Target{Type: "charge", ID: id}, Outcome: outcome, Source: &event.Source{Provider: "stripe"}, Extra: extra})
+	s := event.Shape{Kind: event.KindRevenue, Action: strings.ReplaceAll(what, " ", "."), Actor: &event.Actor{Type: event.ActorSystem, Name: "stripe"}, Target: &event.Target{Type: object, ID: id}, Source: &event.Source{Provider: "stripe"}, Extra: extra}
+	if status == "failed" {
+		s.Outcome = event.OutcomeFailure
+	}
+	w.add(at, Billing, immutable.Revenue, "hooks", "Stripe "+what, s)
 }
 
 // guesses are 180 passwords tried in 20 minutes, a lockout, and one that was right.

@@ -139,3 +139,35 @@ func TestDeskInvestigatesAcrossLogs(t *testing.T) {
 	tb.Quiet(sv.own)
 	tb.Close()
 }
+
+// TestDeskComparesRevenue sums the demonstration's week and drops an export on the page.
+func TestDeskComparesRevenue(t *testing.T) {
+	b := browsertest.Start(t)
+	sv := demonstration(t)
+	tb := sv.signIn(b, "#/default/billing/revenue?by=plan", 1280, false)
+	tb.Await(`document.querySelectorAll("main table tbody tr").length > 8`)
+	if got := tb.Eval(`[...document.querySelectorAll("main tbody tr")].find((r) => r.innerText.startsWith("team") && r.innerText.includes("JPY"))?.innerText`); !strings.Contains(got, ",") || strings.Contains(got, ".") {
+		t.Errorf("yen have no decimals: %q", got)
+	}
+	checkPage(t, tb, "1280", "revenue sums")
+	drop := func(name, text string) {
+		tb.Eval(fmt.Sprintf(`(() => { const d = new DataTransfer(); d.items.add(new File([%q], %q)); document.querySelector(".drop").dispatchEvent(new DragEvent("drop", { dataTransfer: d })); })()`, text, name))
+	}
+	drop("payments.csv", "id,Amount,Currency,Status\nch_demo_000001,1.00,eur,Paid\nch_nobody_knows,5.00,eur,Paid\n<img src=x onerror=window.hacked=1>,5.00,eur,Paid\n")
+	tb.Await(`document.querySelector("main .verdict.red")`)
+	if got := tb.Eval(`document.querySelector("main").innerText`); !strings.Contains(got, "ch_nobody_knows") || !strings.Contains(got, "Only in the log") {
+		t.Errorf("the comparison says %s", got)
+	}
+	checkPage(t, tb, "1280", "revenue compared")
+	tb.Quiet(sv.own) // before a refusal, which the browser notes
+	drop("broken.csv", "a,b\n1,2\n")
+	tb.Await(`document.querySelector("main .problem")?.innerText.includes("header")`)
+	if got := tb.Eval(`String(window.hacked)`); got != "undefined" {
+		t.Error("text became markup")
+	}
+
+	// The entries behind a number are as many as it says.
+	n := tb.Eval(`(() => { const a = [...document.querySelectorAll("main tbody tr")].find((r) => r.innerText.startsWith("team") && r.innerText.includes("EUR")).querySelector("a"); const n = parseInt(a.title); a.click(); return n; })()`)
+	tb.Await(fmt.Sprintf(`location.hash.includes("explore") && document.querySelector(".chartline strong")?.innerText.startsWith("%s ")`, n))
+	tb.Close()
+}

@@ -35,6 +35,7 @@ var kinds = []kind{
 	{"bad-parameter", 400, "a parameter is refused", "A query parameter or header has a value that it cannot have, stands twice, or is none that this address takes. detail names it and says what it can be."},
 	{"bad-query", 400, "the query has a mistake", "The query language is in docs/search.md. detail says what is wrong, offset is the byte at which it stands in the query."},
 	{"bad-json", 400, "the body is not the JSON that is wanted", "The body, or a line of NDJSON, is not one JSON value, a member stands twice, or there is one that is not known. detail says where."},
+	{"bad-export", 400, "the export cannot be read", "A CSV file needs a header with columns for id, amount and currency, amounts without separators; JSON is objects of Stripe's API. detail says which line."},
 	{"bad-event", 400, "the event is refused", "The log's format has no place for a value. field names the member, offset the byte in its value (where it is known), event the element of an array, from 0. Nothing was written."},
 	{"bad-settings", 400, "the settings are refused", "A name or a setting has a value that it cannot have. field names it, detail says what it can be. Nothing was changed."},
 	{"bad-encoding", 400, "the body cannot be unpacked", "The body is not what its Content-Encoding says, or was cut off. Nothing that was not acknowledged is in the log."},

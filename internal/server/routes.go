@@ -54,6 +54,7 @@ func routes() []route {
 		streamRoutes(),
 		countRoutes(),
 		exportRoutes(),
+		revenueRoutes(),
 		jobRoutes(),
 		adminRoutes(),
 		holdRoutes(),

@@ -71,6 +71,7 @@ const (
 	SourceMalformed Action = "source.malformed"
 	SessionBegin    Action = "session.begin"
 	SessionEnd      Action = "session.end"
+	RevenueCompare  Action = "revenue.compare"
 )
 
 // actionInfo is one row of the table of actions.
@@ -134,6 +135,7 @@ var actions = []actionInfo{
 	{SourceMalformed, immutable.Warn, "what came from a source could not be read"},
 	{SessionBegin, immutable.Security, "a person signed in with a browser"},
 	{SessionEnd, immutable.Security, "a person signed out"},
+	{RevenueCompare, immutable.Audit, "revenue was compared with an export"},
 }
 
 // RecordError says that what was asked for could not be recorded in the log of the log, and so was not done: 503.

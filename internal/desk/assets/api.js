@@ -10,7 +10,7 @@ export class Problem extends Error {
 let signedOut = () => {};
 export function onSignedOut(f) { signedOut = f; }
 
-async function ask(method, path, { params, body, signal, text } = {}) {
+async function ask(method, path, { params, body, signal, text, file, kind } = {}) {
   const query = new URLSearchParams();
   for (const [name, value] of Object.entries(params || {})) {
     if (value !== undefined && value !== null && value !== "") query.set(name, value);
@@ -18,7 +18,7 @@ async function ask(method, path, { params, body, signal, text } = {}) {
   const url = path + (query.size ? "?" + query : "");
   let r;
   try {
-    r = await fetch(url, { method, signal, headers: body === undefined ? {} : { "Content-Type": "application/json" }, body: body === undefined ? undefined : JSON.stringify(body) });
+    r = await fetch(url, { method, signal, headers: file ? { "Content-Type": kind } : body === undefined ? {} : { "Content-Type": "application/json" }, body: file || (body === undefined ? undefined : JSON.stringify(body)) });
   } catch (err) {
     if (err.name === "AbortError") throw err;
     throw new Problem(0, { title: "The server does not answer", detail: "Is it running, and is the network up? Nothing was changed by this page." });
@@ -35,6 +35,7 @@ async function ask(method, path, { params, body, signal, text } = {}) {
 export const get = (path, params, signal) => ask("GET", path, { params, signal });
 export const getText = (path, params) => ask("GET", path, { params, text: true });
 export const post = (path, body) => ask("POST", path, { body });
+export const upload = (path, params, file, kind) => ask("POST", path, { params, file, kind });
 export const del = (path) => ask("DELETE", path);
 
 export const logPath = (tenant, log) => `/api/v1/tenants/${tenant}/logs/${log}`;

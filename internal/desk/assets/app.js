@@ -7,6 +7,7 @@ import { overview } from "./overview.js";
 import { explore } from "./explore.js";
 import { verify } from "./verify.js";
 import { investigate } from "./investigate.js";
+import { revenue } from "./revenue.js";
 
 const top = document.getElementById("top");
 const main = document.getElementById("main");
@@ -16,6 +17,7 @@ let leave = () => {}; // ends what the page shown now has going on
 const pages = {
   explore: { title: "Explore", show: explore },
   verify: { title: "Verify", show: verify },
+  revenue: { title: "Revenue", show: revenue },
 };
 
 // Pages of a tenant, over all of its logs. Their addresses have "-" for the log, which is no log's name.
