@@ -17,6 +17,8 @@ import (
 	"github.com/tree-of-life-system/immutable/internal/alert"
 	"github.com/tree-of-life-system/immutable/internal/browsertest"
 	"github.com/tree-of-life-system/immutable/internal/desk"
+	"github.com/tree-of-life-system/immutable/internal/sink"
+	"github.com/tree-of-life-system/immutable/internal/source"
 	"github.com/tree-of-life-system/immutable/internal/tenant"
 )
 
@@ -40,6 +42,8 @@ func (sv *service) own(url string) bool {
 func withAll(o *Options) {
 	withMonitor(o)
 	o.Alerts = alert.New(alert.Options{Installation: o.Installation})
+	o.Registry = source.New(source.Options{Installation: o.Installation})
+	o.Sinks = sink.New(sink.Options{Installation: o.Installation})
 }
 
 // fillWith appends n events in one batch.

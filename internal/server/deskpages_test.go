@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/tree-of-life-system/immutable/internal/browsertest"
 	"github.com/tree-of-life-system/immutable/internal/demo"
 	"github.com/tree-of-life-system/immutable/internal/monitor"
+	"github.com/tree-of-life-system/immutable/internal/tenant"
 )
 
 // demonstration is a service over the data of `immutable serve --demo`.
@@ -65,6 +67,11 @@ func TestDeskPagesAreAccessible(t *testing.T) {
 			tb.Await(fmt.Sprintf(`document.title.toLowerCase().startsWith(%q) && document.querySelector("main h1, main h2, main form")`, short))
 			tb.Await(`!document.querySelector("main [aria-busy=true]")`)
 			checkPage(t, tb, name, short)
+		}
+		for _, section := range []string{"logs", "sources", "sinks", "alerts", "keys", "tenants"} {
+			tb.Eval(fmt.Sprintf(`location.hash = "#/default/-/manage?section=%s"`, section))
+			tb.Await(fmt.Sprintf(`document.querySelector(".tabs [aria-current]")?.href.endsWith(%q) && document.querySelector("main [aria-busy=false]")`, section))
+			checkPage(t, tb, name, "manage "+section)
 		}
 		tb.Eval(`location.hash = "#/default/main/explore?q=source.ip:203.0.113.42 outcome:success"`)
 		tb.Await(`document.querySelector(".row .message")`)
@@ -169,5 +176,113 @@ func TestDeskComparesRevenue(t *testing.T) {
 	// The entries behind a number are as many as it says.
 	n := tb.Eval(`(() => { const a = [...document.querySelectorAll("main tbody tr")].find((r) => r.innerText.startsWith("team") && r.innerText.includes("EUR")).querySelector("a"); const n = parseInt(a.title); a.click(); return n; })()`)
 	tb.Await(fmt.Sprintf(`location.hash.includes("explore") && document.querySelector(".chartline strong")?.innerText.startsWith("%s ")`, n))
+	tb.Close()
+}
+
+// TestDeskManages makes and changes what administrators decide, in the browser, and finds each change in the log of the log.
+func TestDeskManages(t *testing.T) {
+	b := browsertest.Start(t)
+	sv := serve(t, withAll)
+	sv.fillWith(3, func(i int) map[string]any { return map[string]any{"message": fmt.Sprint(i)} })
+	tb := sv.signIn(b, "", 1280, false)
+	open := func(section string) {
+		tb.Eval(fmt.Sprintf(`location.hash = "#/default/-/manage?section=%s"`, section))
+		tb.Await(fmt.Sprintf(`document.querySelector(".tabs [aria-current]")?.href.endsWith(%q) && document.querySelector("main [aria-busy=false]")`, "="+section))
+	}
+	send := func(title string, values map[string]string) {
+		data, err := json.Marshal(values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tb.Eval(fmt.Sprintf(`(() => { const f = [...document.querySelectorAll("form.fields")].find((f) => f.querySelector("button").innerText === %q || f.querySelector("button").textContent === %q);
+			for (const [k, v] of Object.entries(%s)) f.elements[k].value = v; f.requestSubmit(); })()`, title, title, data))
+	}
+	press := func(text string) {
+		tb.Eval(fmt.Sprintf(`[...document.querySelectorAll("main button")].find((e) => e.innerText === %q).click()`, text))
+	}
+	confirm := func(name string) {
+		tb.Await(`document.querySelector("dialog #confirm") && document.querySelector("dialog .danger").disabled`)
+		tb.Type(name)
+		tb.Press("Enter")
+		tb.Await(`!document.querySelector("dialog")`)
+	}
+
+	open("tokens")
+	send("Make a token", map[string]string{"name": "ann's laptop", "role": "reader", "log": "main", "days": "30"})
+	tb.Await(`document.querySelector("main .card.green pre") && document.querySelector("main table").innerText.includes("ann's laptop")`)
+	token := tb.Eval(`document.querySelector("main .card.green pre").innerText`)
+	sv.do("GET", mainLog+"/entries", token, nil).want(t, 200, nil)
+	sv.do("GET", "/api/v1/tenants/default/logs/system/entries", token, nil).problem(t, "not-found")
+	press("Revoke")
+	tb.Await(`document.querySelector("dialog")`)
+	tb.Eval(`[...document.querySelectorAll("dialog button")].find((e) => e.innerText === "Cancel").click()`)
+	tb.Await(`!document.querySelector("dialog")`)
+	sv.do("GET", mainLog+"/entries", token, nil).want(t, 200, nil) // not confirmed
+	press("Revoke")
+	confirm("ann's laptop")
+	tb.Await(`document.querySelector("main table")?.innerText.includes("revoked")`)
+	sv.do("GET", mainLog+"/entries", token, nil).problem(t, "unauthenticated")
+
+	open("logs")
+	send("Set a legal hold on main", map[string]string{"id": "case-7", "reason": "Smith v. Jones"})
+	tb.Await(`document.querySelector("main").innerText.includes("Smith v. Jones")`)
+	press("Release")
+	tb.Await(`document.querySelector("dialog #reason")`)
+	tb.Type("settled") // it has the focus
+	tb.Eval(`document.querySelector("dialog #confirm").focus()`)
+	confirm("case-7")
+	tb.Await(`!document.querySelector("main").innerText.includes("Smith v. Jones")`)
+	send("Retention of main", map[string]string{"keepDays": "90", "expired": "move"})
+	tb.Await(`document.querySelector("main").innerText.includes("at least 90 days")`)
+	send("Make a log", map[string]string{"name": "orders"})
+	tb.Await(`[...document.querySelectorAll("main h2")].some((e) => e.innerText === "orders")`)
+
+	open("sources")
+	send("Let a webhook in", map[string]string{"kind": "github", "log": "main", "title": "shop"})
+	tb.Await(`document.querySelector("main .card.green pre")?.innerText.length > 20 && document.querySelector("main table").innerText.includes("/hooks/github/default/main")`)
+	open("sinks")
+	send("Make a sink", map[string]string{"name": "copies", "log": "main", "type": "file"})
+	tb.Await(`document.querySelector("main table")?.innerText.includes("copies")`)
+	press("Remove")
+	confirm("copies")
+	tb.Await(`document.querySelector("main .empty")`)
+	open("keys")
+	press("Replace the keys now")
+	confirm("main")
+	tb.Await(`[...document.querySelectorAll("main dd")].some((e) => e.innerText.startsWith("1, since"))`)
+	open("tenants")
+	send("Make a tenant", map[string]string{"name": "acme", "title": "Acme"})
+	tb.Await(`document.querySelector("main table").innerText.includes("Acme")`)
+	tb.Quiet(sv.own) // before refusals, which the browser notes
+
+	open("alerts")
+	send("Change the rules", map[string]string{"rules": "{"})
+	tb.Await(`document.querySelector("main .problem")`)
+	send("Change the rules", map[string]string{"rules": `{"nonsense":1}`})
+	tb.Await(`document.querySelector("main .problem")?.innerText.includes("nonsense")`)
+	tb.Close()
+	for tenantName, actions := range map[string][]tenant.Action{
+		"default": {tenant.TokenCreate, tenant.TokenRevoke, tenant.HoldSet, tenant.HoldRelease, tenant.LogUpdate, tenant.LogCreate, tenant.SourceCreate, tenant.SinkCreate, tenant.SinkDelete, tenant.LogRotate},
+		"system":  {tenant.TenantCreate},
+	} {
+		for _, action := range actions {
+			if len(sv.records(tenantName, action)) == 0 {
+				t.Errorf("%s is not on record in %s", action, tenantName)
+			}
+		}
+	}
+
+	// An auditor looks, and is offered nothing that is not theirs.
+	auditor := sv.token("default", tenant.TokenSpec{Name: "auditor", Role: tenant.Auditor})
+	tb = b.Open("http://"+sv.addr+"/#/default/-/manage?section=logs", 1280, false, `document.querySelector("main")`)
+	tb.Eval(`fetch("/api/v1/session", { method: "DELETE" })`)
+	tb.Eval(`location.reload()`)
+	tb.Await(`document.querySelector("#token")`)
+	tb.Type(auditor)
+	tb.Press("Enter")
+	tb.Await(`document.querySelector("main [aria-busy=false] .card")`)
+	if got := tb.Eval(`[...document.querySelectorAll("main form, main .danger, .tabs a")].map((e) => e.innerText).join()`); strings.Contains(got, "Tenants") || tb.Eval(`document.querySelectorAll("main form, main .danger").length`) != "0" {
+		t.Errorf("an auditor is offered %s", got)
+	}
 	tb.Close()
 }

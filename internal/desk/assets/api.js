@@ -18,7 +18,7 @@ async function ask(method, path, { params, body, signal, text, file, kind } = {}
   const url = path + (query.size ? "?" + query : "");
   let r;
   try {
-    r = await fetch(url, { method, signal, headers: file ? { "Content-Type": kind } : body === undefined ? {} : { "Content-Type": "application/json" }, body: file || (body === undefined ? undefined : JSON.stringify(body)) });
+    r = await fetch(url, { method, signal, headers: body === undefined && !file ? {} : { "Content-Type": kind || "application/json" }, body: file || (body === undefined ? undefined : JSON.stringify(body)) });
   } catch (err) {
     if (err.name === "AbortError") throw err;
     throw new Problem(0, { title: "The server does not answer", detail: "Is it running, and is the network up? Nothing was changed by this page." });
@@ -36,7 +36,9 @@ export const get = (path, params, signal) => ask("GET", path, { params, signal }
 export const getText = (path, params) => ask("GET", path, { params, text: true });
 export const post = (path, body) => ask("POST", path, { body });
 export const upload = (path, params, file, kind) => ask("POST", path, { params, file, kind });
-export const del = (path) => ask("DELETE", path);
+export const put = (path, body) => ask("PUT", path, { body });
+export const patch = (path, body, kind = "application/merge-patch+json") => ask("PATCH", path, { body, kind });
+export const del = (path, params) => ask("DELETE", path, { params });
 
 export const logPath = (tenant, log) => `/api/v1/tenants/${tenant}/logs/${log}`;
 

@@ -8,6 +8,7 @@ import { explore } from "./explore.js";
 import { verify } from "./verify.js";
 import { investigate } from "./investigate.js";
 import { revenue } from "./revenue.js";
+import { manage } from "./manage.js";
 
 const top = document.getElementById("top");
 const main = document.getElementById("main");
@@ -23,6 +24,7 @@ const pages = {
 // Pages of a tenant, over all of its logs. Their addresses have "-" for the log, which is no log's name.
 const tenantPages = {
   investigate: { title: "Investigate", show: investigate },
+  manage: { title: "Manage", show: manage, roles: ["auditor", "admin"] },
 };
 
 // parse reads #/tenant/log/page?parameters.
@@ -47,7 +49,7 @@ function frame(at, list) {
   }
   const tenant = at.tenant || who.tenant || list[0]?.tenant;
   if (tenant) {
-    for (const [name, p] of Object.entries(tenantPages)) {
+    for (const [name, p] of Object.entries(tenantPages).filter(([, p]) => !p.roles || p.roles.includes(who.role))) {
       nav.push(h("a", { href: address(tenant, "-", name), "aria-current": current(at.log === "-" && at.page === name) }, p.title));
     }
   }

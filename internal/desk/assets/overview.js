@@ -68,7 +68,7 @@ async function card(l, page) {
 
 const fact = (name, value) => [h("dt", {}, name), h("dd", {}, value)];
 
-function kept(l, stats) {
+export function kept(l, stats) {
   const days = l.settings?.keepDays;
   const what = !days || l.settings?.expired === "keep" ? "for ever" : `at least ${days} days`;
   return what + (stats.holds ? `, ${stats.holds} legal hold${stats.holds === 1 ? "" : "s"}` : "") + (stats.retiredEntries ? `; ${count(stats.retiredEntries)} entries retired` : "");
