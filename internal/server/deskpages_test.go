@@ -286,3 +286,25 @@ func TestDeskManages(t *testing.T) {
 	}
 	tb.Close()
 }
+
+// TestDeskReviewsADay signs yesterday's review as a person does.
+func TestDeskReviewsADay(t *testing.T) {
+	b := browsertest.Start(t)
+	sv := demonstration(t)
+	tb := sv.signIn(b, "#/default/-/review", 1280, false)
+	tb.Await(`document.querySelector("main [aria-busy=false] table") && document.querySelector("main .card .actions a")`)
+	if got := tb.Eval(`document.querySelectorAll("main .card .actions a").length`); got != "30" && got != "20" && got != "10" {
+		t.Errorf("%s entries are drawn", got)
+	}
+	checkPage(t, tb, "1280", "review unsigned")
+	tb.Eval(`document.querySelector("#reviewer").value = "Ann Example"; document.querySelector("#note").focus()`)
+	tb.Type("looked at <b>each</b> finding")
+	tb.Eval(`document.querySelector("main form.fields").requestSubmit()`)
+	tb.Await(`document.querySelector("main .verdict.green")?.innerText.includes("looked at <b>each</b> finding")`)
+	checkPage(t, tb, "1280", "review signed")
+	if list := sv.records("default", tenant.ReviewSigned); len(list) != 1 || list[0]["reviewer"] != "Ann Example" {
+		t.Errorf("on record: %v", list)
+	}
+	tb.Quiet(sv.own)
+	tb.Close()
+}

@@ -55,6 +55,7 @@ func routes() []route {
 		countRoutes(),
 		exportRoutes(),
 		revenueRoutes(),
+		reviewRoutes(),
 		jobRoutes(),
 		adminRoutes(),
 		holdRoutes(),

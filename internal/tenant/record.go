@@ -72,6 +72,7 @@ const (
 	SessionBegin    Action = "session.begin"
 	SessionEnd      Action = "session.end"
 	RevenueCompare  Action = "revenue.compare"
+	ReviewSigned    Action = "review.signed"
 )
 
 // actionInfo is one row of the table of actions.
@@ -136,6 +137,7 @@ var actions = []actionInfo{
 	{SessionBegin, immutable.Security, "a person signed in with a browser"},
 	{SessionEnd, immutable.Security, "a person signed out"},
 	{RevenueCompare, immutable.Audit, "revenue was compared with an export"},
+	{ReviewSigned, immutable.Audit, "a day was reviewed"},
 }
 
 // RecordError says that what was asked for could not be recorded in the log of the log, and so was not done: 503.

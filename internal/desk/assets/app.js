@@ -9,6 +9,7 @@ import { verify } from "./verify.js";
 import { investigate } from "./investigate.js";
 import { revenue } from "./revenue.js";
 import { manage } from "./manage.js";
+import { review } from "./review.js";
 
 const top = document.getElementById("top");
 const main = document.getElementById("main");
@@ -24,6 +25,7 @@ const pages = {
 // Pages of a tenant, over all of its logs. Their addresses have "-" for the log, which is no log's name.
 const tenantPages = {
   investigate: { title: "Investigate", show: investigate },
+  review: { title: "Review", show: review, roles: ["auditor", "admin"] },
   manage: { title: "Manage", show: manage, roles: ["auditor", "admin"] },
 };
 
