@@ -34,12 +34,12 @@ const (
 type (
 	// dayReview is what there is to see of a day.
 	dayReview struct {
-		Day      string       `json:"day"` // in UTC
-		Over     bool         `json:"over"`
-		Findings []dayFinding `json:"findings"`
-		Logs     []dayLog     `json:"logs"`
-		Reviews  []signedReview    `json:"reviews"` // of this day
-		Missed   []string     `json:"missed"`  // days before today without a review, at most 30, the newest first
+		Day      string         `json:"day"` // in UTC
+		Over     bool           `json:"over"`
+		Findings []dayFinding   `json:"findings"`
+		Logs     []dayLog       `json:"logs"`
+		Reviews  []signedReview `json:"reviews"` // of this day
+		Missed   []string       `json:"missed"`  // days before today without a review, at most 30, the newest first
 	}
 
 	dayFinding struct {

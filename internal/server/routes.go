@@ -56,6 +56,7 @@ func routes() []route {
 		exportRoutes(),
 		revenueRoutes(),
 		reviewRoutes(),
+		complianceRoutes(),
 		jobRoutes(),
 		adminRoutes(),
 		holdRoutes(),

@@ -10,6 +10,7 @@ import { investigate } from "./investigate.js";
 import { revenue } from "./revenue.js";
 import { manage } from "./manage.js";
 import { review } from "./review.js";
+import { compliance } from "./compliance.js";
 
 const top = document.getElementById("top");
 const main = document.getElementById("main");
@@ -26,6 +27,7 @@ const pages = {
 const tenantPages = {
   investigate: { title: "Investigate", show: investigate },
   review: { title: "Review", show: review, roles: ["auditor", "admin"] },
+  compliance: { title: "Compliance", show: compliance, roles: ["auditor", "admin"] },
   manage: { title: "Manage", show: manage, roles: ["auditor", "admin"] },
 };
 
