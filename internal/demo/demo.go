@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -87,9 +86,6 @@ func newPrefix() string {
 	_, _ = rand.Read(bits[:]) // never fails, crypto/rand says
 	return fmt.Sprintf("%s%x", immutable.DemoPrefix, bits)
 }
-
-// Is says whether an origin is that of a log of demonstration data.
-func Is(origin string) bool { return strings.HasPrefix(origin, immutable.DemoPrefix) }
 
 func fill(ctx context.Context, in *tenant.Installation, week []Event, at *atomic.Int64, progress func(done, of uint64)) error {
 	by := tenant.Local("immutable serve --demo")

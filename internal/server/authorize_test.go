@@ -22,7 +22,7 @@ var allowed = map[string]string{
 	"countEntries": "reader auditor admin", "countEntriesBy": "reader auditor admin", "histogram": "reader auditor admin", "getStats": "reader auditor admin", "getLog": "reader auditor admin",
 	"getProof": "reader auditor admin", "getReceipt": "reader auditor admin", "getCheckpoint": "reader auditor admin", "listCheckpoints": "reader auditor admin",
 	"getConsistency": "reader auditor admin", "getKeys": "reader auditor admin", "getTile": "reader auditor admin",
-	"getCompliance": "auditor admin", "getReview": "auditor admin", "signReview": "auditor admin", "getRevenue": "reader auditor admin", "compareRevenue": "auditor admin",
+	"listViews": "reader auditor admin", "saveView": "reader auditor admin", "deleteView": "reader auditor admin", "getCompliance": "auditor admin", "getReview": "auditor admin", "signReview": "auditor admin", "getRevenue": "reader auditor admin", "compareRevenue": "auditor admin",
 	"exportEntries": "auditor admin", "evidenceBundle": "auditor admin",
 	"startVerification": "auditor admin", "listVerifications": "auditor admin", "getVerification": "auditor admin", "cancelVerification": "auditor admin",
 	"getTenant": "reader auditor admin", "listLogs": "reader auditor admin",

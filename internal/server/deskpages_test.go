@@ -90,12 +90,17 @@ func TestDeskPagesAreAccessible(t *testing.T) {
 	}
 }
 
-func checkPage(t *testing.T, tb *browsertest.Tab, window, page string) {
+func checkWidth(t *testing.T, tb *browsertest.Tab, what string) {
 	t.Helper()
 	if got := tb.Eval(`document.documentElement.scrollWidth <= window.innerWidth ? "" : document.documentElement.scrollWidth + " pixels: " +
 		[...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > window.innerWidth + 1).slice(0, 3).map((e) => e.tagName + "." + e.className).join(", ")`); got != "" {
-		t.Errorf("%s at %s is wider than its window: %s", page, window, got)
+		t.Errorf("%s is wider than its window: %s", what, got)
 	}
+}
+
+func checkPage(t *testing.T, tb *browsertest.Tab, window, page string) {
+	t.Helper()
+	checkWidth(t, tb, page+" at "+window)
 	if page != "sign in" {
 		if got := tb.Eval(`Boolean(document.querySelector("header .demo"))`); got != "true" {
 			t.Errorf("%s at %s does not say that the data is made up", page, window)
@@ -305,6 +310,36 @@ func TestDeskReviewsADay(t *testing.T) {
 	if list := sv.records("default", tenant.ReviewSigned); len(list) != 1 || list[0]["reviewer"] != "Ann Example" {
 		t.Errorf("on record: %v", list)
 	}
+	tb.Quiet(sv.own)
+	tb.Close()
+}
+
+// TestDeskSavesViews keeps a query under a name, comes back to it, and deletes it.
+func TestDeskSavesViews(t *testing.T) {
+	b := browsertest.Start(t)
+	sv := serve(t, withAll)
+	sv.fillWith(9, func(i int) map[string]any {
+		return map[string]any{"message": fmt.Sprint(i), "level": []string{"INFO", "AUDIT", "ERROR"}[i%3]}
+	})
+	tb := sv.signIn(b, "#/default/main/explore?q=level:ERROR", 1280, false)
+	tb.Await(`/^3 /.test(document.querySelector(".chartline strong")?.innerText)`)
+	tb.Eval(`[...document.querySelectorAll(".menu summary")].find((e) => e.innerText === "Views").click()`)
+	tb.Await(`document.querySelector(".menu[open]")?.innerText.includes("No view")`)
+	tb.Eval(`document.querySelector("#viewname").focus()`)
+	tb.Type(`what <i>failed</i>`)
+	tb.Press("Enter")
+	tb.Await(`document.querySelector(".menu[open] li a")?.innerText === "what <i>failed</i>"`)
+	checkWidth(t, tb, "the menu of views")
+	tb.Eval(`location.hash = "#/default/main/explore"`)
+	tb.Await(`/^9 /.test(document.querySelector(".chartline strong")?.innerText)`)
+	tb.Eval(`[...document.querySelectorAll(".menu summary")].find((e) => e.innerText === "Views").click()`)
+	tb.Await(`document.querySelector(".menu[open] li a")`)
+	tb.Eval(`document.querySelector(".menu[open] li a").click()`)
+	tb.Await(`location.hash.includes("ERROR") && /^3 /.test(document.querySelector(".chartline strong")?.innerText)`)
+	tb.Eval(`[...document.querySelectorAll(".menu summary")].find((e) => e.innerText === "Views").click()`)
+	tb.Await(`document.querySelector(".menu[open] li button")`)
+	tb.Eval(`document.querySelector(".menu[open] li button").click()`)
+	tb.Await(`document.querySelector(".menu[open]")?.innerText.includes("No view")`)
 	tb.Quiet(sv.own)
 	tb.Close()
 }

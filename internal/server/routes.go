@@ -57,6 +57,7 @@ func routes() []route {
 		revenueRoutes(),
 		reviewRoutes(),
 		complianceRoutes(),
+		viewRoutes(),
 		jobRoutes(),
 		adminRoutes(),
 		holdRoutes(),

@@ -140,11 +140,12 @@ type Server struct {
 	o       Options
 	mux     *http.ServeMux // patterns only: which methods a pattern has is in the resources it leads to
 	table   []route
-	memory  *budget // bytes of large JSON bodies and answers
-	hooks   *budget // bytes of large webhooks, which are apart: their senders have shown nothing yet
-	ingests *budget // NDJSON bodies that are being read
-	exports *budget // exports that are being written
-	turns   *turns  // of those that read for long: the memory and the work of that are bounded
+	viewing sync.Mutex // one change of saved views at a time
+	memory  *budget    // bytes of large JSON bodies and answers
+	hooks   *budget    // bytes of large webhooks, which are apart: their senders have shown nothing yet
+	ingests *budget    // NDJSON bodies that are being read
+	exports *budget    // exports that are being written
+	turns   *turns     // of those that read for long: the memory and the work of that are bounded
 
 	searches *budget // searches and counts under way
 	streams  *streams

@@ -73,6 +73,8 @@ const (
 	SessionEnd      Action = "session.end"
 	RevenueCompare  Action = "revenue.compare"
 	ReviewSigned    Action = "review.signed"
+	ViewSave        Action = "view.save"
+	ViewDelete      Action = "view.delete"
 )
 
 // actionInfo is one row of the table of actions.
@@ -138,6 +140,8 @@ var actions = []actionInfo{
 	{SessionEnd, immutable.Security, "a person signed out"},
 	{RevenueCompare, immutable.Audit, "revenue was compared with an export"},
 	{ReviewSigned, immutable.Audit, "a day was reviewed"},
+	{ViewSave, immutable.Audit, "a view was saved"},
+	{ViewDelete, immutable.Audit, "a saved view was deleted"},
 }
 
 // RecordError says that what was asked for could not be recorded in the log of the log, and so was not done: 503.

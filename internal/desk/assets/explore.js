@@ -4,6 +4,7 @@ import { h, fill, badge, count, when, problem, say, levels } from "./dom.js";
 import { get, logPath } from "./api.js";
 import { bars } from "./chart.js";
 import { panel } from "./entry.js";
+import { views } from "./views.js";
 
 const rowHeight = 34; // CSS pixels; app.css has the same
 const pageSize = 200;
@@ -31,7 +32,7 @@ export async function explore(main, page) {
       h("select", { "aria-label": "Time", onchange: (e) => go({ span: e.target.value, since: "", until: "" }) },
         span === "custom" ? h("option", { value: "", selected: true }, "chosen time") : null,
         Object.entries(spans).map(([v, text]) => h("option", { value: v, selected: v === span }, text))),
-      h("button", { class: "primary", type: "submit" }, "Search"), live, exports(page, path, params)),
+      h("button", { class: "primary", type: "submit" }, "Search"), live, views(page), exports(page, path, params)),
     mistake, chart,
     h("div", { class: "split" }, side, h("section", { class: "results", "aria-label": "Entries" }, list.element)));
   query.addEventListener("keydown", (e) => { if (e.key === "Escape") query.blur(); });
